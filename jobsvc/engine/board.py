@@ -1,0 +1,241 @@
+"""F2: what the engine holds in memory: the tasks, the seats on workers, the attempts that are active.
+
+Everything here is owned by the reactor thread. A job that waits is only in the store; a job that is active is here
+too, and this copy is ahead of its row (numbers of events, progress) until its outcome is committed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import msgspec
+from twisted.internet.interfaces import IDelayedCall
+
+from jobsvc.model.job import Job
+from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_S, QUICK_S
+from jobsvc.model.task import Policy, TaskSpec
+from jobsvc.model.types import checker
+from jobsvc.ports import Worker
+
+SMOOTHING = 0.2
+"""Weight of the newest run time in a task's smoothed one: five runs decide, one outlier does not."""
+
+NO_CAP = 1_000_000
+"""Stands for "as many as there are slots" where a task has no cap of its own."""
+
+StopReason = Literal["cancel_asked", "timeout", "drained"]
+
+
+class TaskState:
+    """A task, and what the dispatcher has learnt of it."""
+
+    __slots__ = ("check", "mark", "mean_s", "policy_text", "spec")
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec
+        self.check: Callable[[bytes], None] = checker(spec.args_tree)
+        self.policy_text = msgspec.json.encode(spec.policy)
+        self.mean_s: float | None = None  # smoothed run time; None = not yet timed
+        self.mark = 0  # grows with every `Board.raise_ready`: a claim that comes back short proves nothing of later ones
+
+    def observe(self, run_s: float) -> None:
+        """An attempt ran this long."""
+        mean = self.mean_s
+        self.mean_s = run_s if mean is None else mean + SMOOTHING * (run_s - mean)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is known to take less than `QUICK_S`."""
+        return self.mean_s is not None and self.mean_s < QUICK_S
+
+    @property
+    def ahead(self) -> int:
+        """How many of it may wait in a cpu worker behind the one that runs."""
+        if self.mean_s is None or self.spec.policy.on_lost == "fail":
+            return 0
+        return PREFETCH_JOBS if self.mean_s * PREFETCH_JOBS <= PREFETCH_S else int(PREFETCH_S / self.mean_s)
+
+
+class Stop(msgspec.Struct, gc=False):
+    """Why an active attempt was asked to stop, and when it will be killed."""
+
+    reason: StopReason
+    kill_timer: IDelayedCall | None = None
+
+
+class Tally:
+    """Bytes kept of one stream of one job, in blocks, so that the oldest can be dropped without a list of all."""
+
+    __slots__ = ("blocks", "head_bytes", "kept_bytes", "n")
+
+    BLOCK_BYTES = 256 * 1024
+
+    def __init__(self) -> None:
+        self.n = 0  # items so far
+        self.kept_bytes = 0
+        self.head_bytes = 0  # kept for good (logs)
+        self.blocks: list[tuple[int, int, int]] = []  # (first seq, last seq, bytes)
+
+    def add(self, first: int, last: int, size: int) -> None:
+        """A chunk came in."""
+        self.kept_bytes += size
+        if self.blocks and self.blocks[-1][2] < self.BLOCK_BYTES:
+            start, _, have = self.blocks[-1]
+            self.blocks[-1] = (start, last, have + size)
+        else:
+            self.blocks.append((first, last, size))
+
+    def drop_over(self, quota_bytes: int) -> tuple[int, int]:
+        """The range of numbers to drop so that at most `quota_bytes` stay; (0, 0) = none. The newest block stays."""
+        first = last = 0
+        while self.kept_bytes > quota_bytes and len(self.blocks) > 1:
+            start, last, size = self.blocks.pop(0)
+            first = first or start
+            self.kept_bytes -= size
+        return first, last
+
+
+class Active:
+    """One claimed job: its attempt on a worker."""
+
+    __slots__ = (
+        "began_us",
+        "committed",
+        "est_s",
+        "held",
+        "job",
+        "policy",
+        "seat",
+        "settling",
+        "stepping",
+        "stop",
+        "tallies",
+        "task",
+        "timers",
+        "touched",
+    )
+
+    def __init__(self, job: Job, policy: Policy, task: TaskState, seat: Seat) -> None:
+        self.job = job
+        self.policy = policy
+        self.task = task
+        self.seat = seat
+        self.est_s = task.mean_s  # what it was expected to take when it was handed over
+        self.began_us: int | None = None
+        self.stop: Stop | None = None
+        self.settling = False  # its end is on the way to the store
+        self.stepping = False  # a change of its state is on the way: an end that arrives meanwhile is `held`
+        self.held: Callable[[], None] | None = None
+        self.committed = job.seq  # last event number that is durable, hence visible
+        self.tallies: dict[str, Tally] | None = None
+        self.timers: list[IDelayedCall] | None = None
+        self.touched = 0.0  # monotonic time of the last sign of life, where an idle timeout needs it
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(no, epoch), the attempt's name on the channel."""
+        return (self.job.no, self.job.epoch)
+
+    def tally(self, stream: str) -> Tally:
+        """The tally of one stream."""
+        if self.tallies is None:
+            self.tallies = {}
+        found = self.tallies.get(stream)
+        if found is None:
+            found = self.tallies[stream] = Tally()
+        return found
+
+    def cancel_timers(self) -> None:
+        """The attempt is over: nothing of it may fire any more."""
+        for timer in self.timers or ():
+            if timer.active():
+                timer.cancel()
+        self.timers = None
+        if self.stop is not None and self.stop.kill_timer is not None and self.stop.kill_timer.active():
+            self.stop.kill_timer.cancel()
+
+
+class Seat:
+    """A worker and what was handed to it."""
+
+    __slots__ = ("backlog_s", "claiming", "orphans", "outstanding", "retiring", "untimed", "used", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.outstanding: dict[int, Active] = {}  # by row number, in the order of handing over
+        self.used = dict.fromkeys(worker.slots, 0)  # slots taken, claims in flight included
+        self.claiming: set[str] = set()  # executors for which a claim is in flight
+        self.orphans: dict[tuple[int, int], Active] = {}  # given-up thread attempts that still run
+        self.backlog_s = 0.0  # estimated work handed over
+        self.untimed = 0  # attempts handed over of tasks not yet timed
+        self.retiring = False
+
+    def room(self, executor: str, task: TaskState) -> int:
+        """How many more attempts of `task` it may be handed."""
+        used = self.used.get(executor)
+        if used is None or self.retiring:
+            return 0
+        if self.worker.kind != "cpu":
+            return self.worker.slots[executor] - used
+        ahead = task.ahead
+        if used == 0:
+            return 1 + ahead
+        if self.untimed or ahead == 0 or task.mean_s is None:
+            return 0
+        running = next(iter(self.outstanding.values()), None)
+        left_s = PREFETCH_S - self.backlog_s + ((running.est_s if running is not None else None) or 0.0)
+        return max(0, min(PREFETCH_JOBS + 1 - used, int(left_s / max(task.mean_s, PREFETCH_S / PREFETCH_JOBS))))
+
+    def take(self, executor: str, task: TaskState) -> None:
+        """A slot is taken for an attempt that is about to be handed over."""
+        self.used[executor] += 1
+        if task.mean_s is None:
+            self.untimed += 1
+        else:
+            self.backlog_s += task.mean_s
+
+    def give_back(self, executor: str, est_s: float | None) -> None:
+        """The slot is free again; `est_s` as it was at `take`."""
+        self.used[executor] -= 1
+        if est_s is None:
+            self.untimed -= 1
+        else:
+            self.backlog_s -= est_s
+        if not self.used[executor]:
+            self.backlog_s, self.untimed = 0.0, 0  # no rounding error outlives an idle moment
+
+
+class Board:
+    """All of it."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, TaskState] = {}
+        self.seats: dict[str, Seat] = {}  # by worker id
+        self.active: dict[bytes, Active] = {}  # by job id
+        self.running: Counter[str] = Counter()  # claimed or being claimed, by task
+        self.ready: dict[str, dict[str, TaskState]] = {}  # executor → tasks of which the store may have queued jobs
+
+    def raise_ready(self, name: str) -> str | None:
+        """Jobs of this task have been queued; its executor, None when there is no such task (they wait for a reload)."""
+        task = self.tasks.get(name)
+        if task is None:
+            return None
+        task.mark += 1
+        self.ready.setdefault(task.spec.executor, {})[name] = task
+        return task.spec.executor
+
+    def free(self, task: TaskState) -> int:
+        """How many more of it may run under its own `concurrency`."""
+        cap = task.spec.concurrency
+        return NO_CAP if cap is None else max(0, cap - self.running[task.spec.name])
+
+    def set_tasks(self, specs: Mapping[str, TaskSpec]) -> None:
+        """These tasks from now on; what was learnt of the old ones goes, as their code may be another."""
+        self.tasks = {name: TaskState(spec) for name, spec in specs.items()}
+        self.ready = {}
+
+    def of(self, executor: str) -> Iterator[Seat]:
+        """Seats that offer `executor` and take new attempts."""
+        return (seat for seat in self.seats.values() if executor in seat.used and not seat.retiring)

@@ -1,0 +1,148 @@
+"""F2: who is told what: waiters for an outcome or the next revision, readers at the tail, followers of many jobs.
+
+Everything is published after its commit. On the way of a job nobody waits for, this costs two dict look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from jobsvc.model.job import Job
+from jobsvc.runtime.waiting import Waiters
+
+T = TypeVar("T")
+Sink = Callable[[Sequence[Job]], None]
+
+
+class _Interest:
+    """Those who wait for something of one job."""
+
+    __slots__ = ("ended", "grown", "moved")
+
+    def __init__(self) -> None:
+        self.ended: Waiters[Job] = Waiters()
+        self.moved: Waiters[Job] = Waiters()
+        self.grown: Waiters[None] = Waiters()
+
+    def __len__(self) -> int:
+        return len(self.ended) + len(self.moved) + len(self.grown)
+
+
+class Follow:
+    """One follower of many jobs: `sink` gets them in batches, in the order in which they end."""
+
+    __slots__ = ("_bus", "batch", "left", "sink")
+
+    def __init__(self, bus: Bus, sink: Sink) -> None:
+        self._bus = bus
+        self.sink = sink
+        self.left: set[bytes] = set()
+        self.batch: list[Job] = []
+
+    def add(self, job_ids: Iterable[bytes]) -> None:
+        """Follow these too."""
+        for job_id in job_ids:
+            self.left.add(job_id)
+            self._bus.follows.setdefault(job_id, []).append(self)
+
+    def drop(self, job_id: bytes) -> None:
+        """Follow this one no longer."""
+        if job_id in self.left:
+            self.left.discard(job_id)
+            self._forget(job_id)
+
+    def close(self) -> None:
+        """The follower is gone."""
+        for job_id in self.left:
+            self._forget(job_id)
+        self.left = set()
+
+    def _forget(self, job_id: bytes) -> None:
+        others = self._bus.follows.get(job_id)
+        if others is not None:
+            others.remove(self)
+            if not others:
+                del self._bus.follows[job_id]
+
+
+class Bus:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._interests: dict[bytes, _Interest] = {}
+        self.follows: dict[bytes, list[Follow]] = {}
+
+    # -- waiting
+
+    def end_of(self, job_id: bytes) -> Deferred[Job]:
+        """Fires with the job when its outcome is committed; may be cancelled."""
+        return self._until(job_id, self._interest(job_id).ended.wait())
+
+    def move_of(self, job_id: bytes) -> Deferred[Job]:
+        """Fires with the job at its next revision (or end)."""
+        return self._until(job_id, self._interest(job_id).moved.wait())
+
+    def growth_of(self, job_id: bytes) -> Deferred[None]:
+        """Fires when more events of the job can be read."""
+        return self._until(job_id, self._interest(job_id).grown.wait())
+
+    def follow(self, sink: Sink) -> Follow:
+        """A follower of no job yet."""
+        return Follow(self, sink)
+
+    # -- publishing
+
+    def ended(self, jobs: Sequence[Job]) -> None:
+        """These outcomes are committed."""
+        touched: dict[int, Follow] = {}
+        for job in jobs:
+            followers = self.follows.pop(job.id, None)
+            if followers is not None:
+                for follower in followers:
+                    follower.left.discard(job.id)
+                    follower.batch.append(job)
+                    touched[id(follower)] = follower
+            interest = self._interests.pop(job.id, None)
+            if interest is not None:
+                interest.ended.fire(job)
+                interest.moved.fire(job)
+                interest.grown.fire(None)
+        for follower in touched.values():
+            batch, follower.batch = follower.batch, []
+            follower.sink(batch)
+
+    def moved(self, job: Job) -> None:
+        """A change that did not end it is committed."""
+        interest = self._interests.get(job.id)
+        if interest is not None:
+            interest.moved.fire(job)
+            interest.grown.fire(None)
+
+    def grown(self, job_id: bytes) -> None:
+        """Chunks of it are committed."""
+        interest = self._interests.get(job_id)
+        if interest is not None:
+            interest.grown.fire(None)
+
+    # -- inside
+
+    def _interest(self, job_id: bytes) -> _Interest:
+        interest = self._interests.get(job_id)
+        if interest is None:
+            interest = self._interests[job_id] = _Interest()
+        return interest
+
+    def _until(self, job_id: bytes, waiter: Deferred[T]) -> Deferred[T]:
+        """The same waiter; the last one to leave takes the entry away."""
+
+        def left(value: T | Failure) -> T | Failure:
+            found = self._interests.get(job_id)
+            if found is not None and not len(found):
+                del self._interests[job_id]
+            return value
+
+        return waiter.addBoth(left)

@@ -1,0 +1,117 @@
+"""F2: what the clock makes the engine do: queue what is due, expire what is late, purge what is old.
+
+The timer is only a wake-up: due times are wall-clock records and are compared in the store. A stepped clock is noticed
+within `LOOK_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from jobsvc.engine.bus import Bus
+from jobsvc.engine.dispatch import Dispatcher
+from jobsvc.ports import Store
+from jobsvc.runtime.waiting import Background
+
+LOOK_S = 30.0
+"""Longest sleep before the due times are looked at again."""
+BATCH = 1_000
+"""Jobs per transaction of a chore: some milliseconds of the writer."""
+PURGE_EVERY_S = 60.0
+
+
+class Chores:
+    """See the module."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        dispatcher: Dispatcher,
+        clock: IReactorTime,
+        now_us: Callable[[], int],
+        keep_s: float,
+        background: Background,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._now_us = now_us
+        self._keep_s = keep_s
+        self._background = background
+        self._due: IDelayedCall | None = None
+        self._purge: IDelayedCall | None = None
+        self._looking = False
+        self._again = False
+        self._stopped = False
+
+    def start(self) -> None:
+        """From now on."""
+        self.look()
+        self._purge = self._clock.callLater(PURGE_EVERY_S, self._start_purge)
+
+    def stop(self) -> None:
+        """No more chores."""
+        self._stopped = True
+        for timer in (self._due, self._purge):
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def due_at(self, at_us: int) -> None:
+        """Something becomes due then: sleep no longer than that."""
+        if self._stopped:
+            return
+        delay_s = max(0.0, (at_us - self._now_us()) / 1e6)
+        if self._due is not None and self._due.active():
+            if self._due.getTime() <= self._clock.seconds() + delay_s:
+                return
+            self._due.cancel()
+        self._due = self._clock.callLater(min(delay_s, LOOK_S), self.look)
+
+    def look(self) -> None:
+        """Queue and expire what is due, then sleep until the next."""
+        if self._looking:
+            self._again = True
+        elif not self._stopped:
+            self._looking = True
+            self._background.run("queueing what is due", self._look())
+
+    async def _look(self) -> None:
+        try:
+            now = self._now_us()
+            woken = await self._store.wake(now, BATCH)
+            if woken:
+                self._dispatcher.queued(woken)
+            expired = await self._store.expire(now, BATCH)
+            if expired:
+                self._bus.ended(expired)
+            following = await self._store.next_due()
+        finally:
+            self._looking = False
+        if self._again or sum(woken.values()) >= BATCH or len(expired) >= BATCH:
+            self._again = False
+            self.look()
+        else:
+            self.due_at(following if following is not None else now + int(LOOK_S * 1e6))
+
+    def _start_purge(self) -> None:
+        self._background.run("retention", self._purge_old())
+
+    async def _purge_old(self) -> None:
+        try:
+            before = self._now_us() - int(self._keep_s * 1e6)
+            while not self._stopped and await self._store.purge(before, BATCH) >= BATCH:
+                pass
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("retention failed", action="purge_failed")
+        if not self._stopped:
+            self._purge = self._clock.callLater(PURGE_EVERY_S, self._start_purge)

@@ -1,0 +1,175 @@
+"""F2: the ends of attempts on their way to the store: verdicts become fenced writes, commits become news.
+
+The slot of an ended attempt is free at once; what others may see (state, result) changes only after the commit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from jobsvc.engine.board import Active, Board
+from jobsvc.engine.bus import Bus
+from jobsvc.engine.dispatch import Dispatcher
+from jobsvc.engine.verdict import Verdict, attempt_record, located
+from jobsvc.model.errors import JobsvcError
+from jobsvc.model.job import Job
+from jobsvc.model.states import FINAL
+from jobsvc.ports import Settled, Step, Store
+from jobsvc.runtime.waiting import Waiters
+
+RETRY_S = 1.0
+"""How long a write that found the disk full waits before it is tried again: its outcome stays in memory meanwhile."""
+
+Pairs = TypeVar("Pairs", bound=Sequence[object])
+
+
+class Endings:
+    """See the module."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        board: Board,
+        store: Store,
+        bus: Bus,
+        dispatcher: Dispatcher,
+        clock: IReactorTime,
+        now_us: Callable[[], int],
+        counters: Counter[tuple[str, ...]],
+        on_due: Callable[[int], None],
+    ) -> None:
+        self._board = board
+        self._store = store
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._now_us = now_us
+        self._counters = counters
+        self._on_due = on_due
+        self.gone: Waiters[None] = Waiters()
+        """Fires when attempts have left memory: their ends are committed."""
+
+    def finish(self, ended: Sequence[tuple[Active, Verdict]], *, vacate: bool = True) -> None:
+        """These attempts are over. `vacate` False keeps their slots taken (threads that cannot be stopped)."""
+        ends: list[tuple[Active, Settled]] = []
+        steps: list[tuple[Active, Step]] = []
+        now = self._now_us()
+        for active, verdict in ended:
+            if active.settling:
+                continue
+            active.settling = True
+            active.seat.outstanding.pop(active.job.no, None)
+            if active.timers is not None or active.stop is not None:
+                active.cancel_timers()
+            if vacate:
+                self._dispatcher.vacate(active)
+            if verdict.to in FINAL:
+                ends.append((active, _settled(active, verdict, now)))
+            else:
+                steps.append((active, _step(active, verdict, now)))
+        if ends:
+            self._settle(ends)
+        if steps:
+            self._step(steps)
+
+    # -- outcomes
+
+    def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
+        answer = self._store.settle([write for _, write in ends])
+        answer.addCallbacks(self._settled, self._again, callbackArgs=(ends,), errbackArgs=(self._settle, ends))
+
+    def _settled(self, accepted: Sequence[bool], ends: list[tuple[Active, Settled]]) -> None:
+        jobs: list[Job] = []
+        for ok, (active, write) in zip(accepted, ends, strict=True):
+            job = active.job
+            self._board.active.pop(job.id, None)
+            if not ok:
+                self._refused(active, "settle")
+                continue
+            job.state, job.reason, job.seq, job.revision = write.state, write.reason, write.seq, write.revision
+            job.started_at, job.finished_at, job.losses = write.started_at, write.finished_at, write.losses
+            job.result, job.error, job.owner = write.result, write.error, write.owner
+            self._counters["ended", job.task, job.state] += 1
+            jobs.append(job)
+        self._bus.ended(jobs)
+        self.gone.fire(None)
+
+    # -- back to waiting
+
+    def _step(self, steps: list[tuple[Active, Step]]) -> None:
+        answer = self._store.step([write for _, write in steps])
+        answer.addCallbacks(self._stepped, self._again, callbackArgs=(steps,), errbackArgs=(self._step, steps))
+
+    def _stepped(self, accepted: Sequence[bool], steps: list[tuple[Active, Step]]) -> None:
+        queued: set[str] = set()
+        for ok, (active, write) in zip(accepted, steps, strict=True):
+            job = active.job
+            self._board.active.pop(job.id, None)
+            if not ok:
+                self._refused(active, "step")
+                continue
+            job.state, job.reason, job.owner, job.due_at = write.to, write.reason, None, write.due_at
+            job.attempt, job.losses, job.started_at = write.attempt, write.losses, None
+            job.seq, job.revision = write.seq, write.revision
+            self._counters["back", job.task, write.reason or write.to] += 1
+            if write.to == "queued":
+                queued.add(job.task)
+            elif write.due_at is not None:
+                self._on_due(write.due_at)
+            self._bus.moved(job)
+        if queued:
+            self._dispatcher.queued(queued)
+        self.gone.fire(None)
+
+    # -- when the store says no
+
+    def _again(self, failure: Failure, write: Callable[[Pairs], None], what: Pairs) -> None:
+        """A full disk: the outcomes wait in memory. Anything else is fatal, and the store has said so itself."""
+        error = failure.value
+        if isinstance(error, JobsvcError) and error.code == "disk_full":
+            self._clock.callLater(RETRY_S, write, what)
+            return
+        self._log.failure("the store failed a write of {n} ends", failure, n=len(what), action="settle_failed")
+
+    def _refused(self, active: Active, what: str) -> None:
+        self._counters["refused", what] += 1
+        self._log.warn(
+            "late {what} of job {job} epoch {epoch} by {owner} refused",
+            what=what, job=active.job.id.hex(), epoch=active.job.epoch, owner=active.job.owner, action="write_refused",
+        )  # fmt: skip
+
+
+def _settled(active: Active, verdict: Verdict, now: int) -> Settled:
+    """The write of an outcome; numbers its event."""
+    job = active.job
+    job.seq += 1
+    job.revision += 1
+    error = None if verdict.error is None else located(verdict.error, job)
+    return Settled(
+        no=job.no, epoch=job.epoch, owner=job.owner or "", state=verdict.to, reason=verdict.reason, attempt=job.attempt,
+        started_at=active.began_us, finished_at=now, seq=job.seq, revision=job.revision, result=verdict.result,
+        error=error, losses=job.losses + verdict.lost,
+    )  # fmt: skip
+
+
+def _step(active: Active, verdict: Verdict, now: int) -> Step:
+    """The write that sends a job back to waiting; numbers its event."""
+    job = active.job
+    job.seq += 1
+    job.revision += 1
+    error = None if verdict.error is None else located(verdict.error, job)
+    record = attempt_record(active, verdict, now, error)
+    due_at = None if verdict.delay_s is None else now + int(verdict.delay_s * 1_000_000)
+    return Step(
+        no=job.no, epoch=job.epoch, owner=job.owner or "", to=verdict.to, reason=verdict.reason, at=now, due_at=due_at,
+        attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,
+        seq=job.seq, revision=job.revision, record=record,
+    )  # fmt: skip
+

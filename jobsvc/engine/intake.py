@@ -1,0 +1,231 @@
+"""F2: what workers say: begins, items, logs, progress, results and deaths become writes and verdicts.
+
+One call handles all messages of one read: one append and one settle go to the store, however many there were.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from jobsvc.engine import verdict
+from jobsvc.engine.board import Active, Board, Seat
+from jobsvc.engine.bus import Bus
+from jobsvc.engine.dispatch import Dispatcher
+from jobsvc.engine.endings import Endings
+from jobsvc.engine.stops import Stops
+from jobsvc.engine.verdict import Verdict
+from jobsvc.model.events import Chunk
+from jobsvc.model.frames import Begin, Credit, Items, Log, Message, Progress, Result, Returned
+from jobsvc.model.limits import LOG_HEAD_BYTES, LOG_KEEP_BYTES, STREAM_QUOTA_BYTES
+from jobsvc.ports import Append, Death, Store, Worker
+
+Ended = list[tuple[Active, Verdict]]
+
+
+class Intake:
+    """See the module."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        board: Board,
+        store: Store,
+        bus: Bus,
+        dispatcher: Dispatcher,
+        endings: Endings,
+        stops: Stops,
+        now_us: Callable[[], int],
+        uniform: Callable[[float, float], float],
+        counters: Counter[tuple[str, ...]],
+    ) -> None:
+        self._board = board
+        self._store = store
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._endings = endings
+        self._stops = stops
+        self._now_us = now_us
+        self._uniform = uniform
+        self._counters = counters
+
+    def messages(self, worker: Worker, messages: Sequence[Message]) -> None:
+        """A batch from one worker."""
+        seat = self._board.seats.get(worker.id)
+        if seat is None:
+            return
+        ended: Ended = []
+        appends: list[tuple[Active, Append]] = []
+        capped: set[str] = set()
+        find = seat.outstanding.get
+        for message in messages:
+            if isinstance(message, Result):
+                active = find(message.no)
+                if active is None or active.job.epoch != message.epoch:
+                    self._late(seat, message)
+                    continue
+                self._result(active, message, ended)
+                if active.task.spec.concurrency is not None:
+                    capped.add(active.job.executor)
+            elif isinstance(message, Returned):
+                for no, epoch in message.attempts:
+                    active = find(no)
+                    if active is not None and active.job.epoch == epoch:
+                        self._returned(active, ended)
+            elif isinstance(message, (Begin, Items, Log, Progress)):
+                active = find(message.no)
+                if active is None or active.job.epoch != message.epoch or active.settling:
+                    self._counters["refused", type(message).__name__.lower()] += 1
+                    continue
+                if isinstance(message, Begin):
+                    active.began_us = active.job.started_at = message.at_us
+                    self._stops.begun(active)
+                else:
+                    appends.append((active, self._chunk(active, message)))
+                    self._stops.touched(active)
+        if appends:
+            self._append(appends)
+        if ended:
+            self._endings.finish(ended)
+            self._dispatcher.pump(seat)
+            for executor in capped:
+                self._dispatcher.pump_all(executor)
+        self._leave_if_empty(seat)
+
+    def _leave_if_empty(self, seat: Seat) -> None:
+        """A retiring worker goes when its last attempt has ended."""
+        if seat.retiring and not seat.outstanding and not seat.claiming and not seat.orphans:
+            seat.worker.quit()
+
+    def retire(self, worker: Worker) -> None:
+        """No more attempts for this worker; what has not begun comes back by a recall."""
+        seat = self._board.seats.get(worker.id)
+        if seat is not None:
+            seat.retiring = True
+            self._stops.recall(seat)
+            self._leave_if_empty(seat)
+
+    def died(self, worker: Worker, death: Death) -> None:
+        """A worker is gone; all it said has been handled."""
+        seat = self._board.seats.pop(worker.id, None)
+        if seat is None:
+            return
+        seat.retiring = True
+        self._counters["worker_died", worker.kind, death.how] += 1
+        ended: Ended = []
+        for active in list(seat.outstanding.values()):
+            self._end(active, verdict.worker_died(active, death, self._uniform), ended)
+        self._endings.finish(ended)
+        for active in list(seat.orphans.values()):
+            self._stops.orphan_gone(active)
+        seat.orphans.clear()
+
+    # -- ends
+
+    def _end(self, active: Active, how: Verdict, ended: Ended) -> None:
+        """Now, or when the change of state that is on its way has been committed."""
+        if active.stepping:
+            active.held = lambda: self._endings.finish([(active, how)])
+        else:
+            ended.append((active, how))
+
+    def _result(self, active: Active, message: Result, ended: Ended) -> None:
+        if active.settling:
+            return
+        if message.began_us:
+            active.began_us = message.began_us
+        if active.stop is None:
+            active.task.observe(message.run_s)
+        if message.error is None and active.stop is None:
+            ended.append((active, Verdict("succeeded", result=message.body)))
+        else:
+            self._end(active, verdict.ended(active, message.error, message.body, self._uniform), ended)
+
+    def _returned(self, active: Active, ended: Ended) -> None:
+        if active.stop is not None:
+            self._end(active, verdict.stopped(active, None, self._uniform), ended)
+        else:
+            self._end(active, Verdict("queued", "recalled", counted=False, record=False), ended)
+
+    def _late(self, seat: Seat, message: Result) -> None:
+        """A result of an attempt that is no longer ours: of a thread that was given up, or fenced."""
+        orphan = seat.orphans.pop((message.no, message.epoch), None)
+        if orphan is not None:
+            self._dispatcher.vacate(orphan)
+            self._stops.orphan_gone(orphan)
+            self._dispatcher.pump(seat)
+        self._counters["refused", "result"] += 1
+        self._log.info("late result of row {no} epoch {epoch} refused", no=message.no, epoch=message.epoch, action="result_refused")
+
+    # -- streams
+
+    def _chunk(self, active: Active, message: Items | Log | Progress) -> Append:
+        """Number what came; the fence and the quota travel with it."""
+        job = active.job
+        first = job.seq + 1
+        at = self._now_us()
+        owner = job.owner or ""
+        if isinstance(message, Progress):
+            job.seq += 1
+            job.revision += 1
+            chunk = Chunk(no=job.no, seq=first, count=1, kind="progress", epoch=job.epoch, at=at, body=message.body)
+            return Append(chunk, owner, revision=job.revision)
+        job.seq += message.count
+        if isinstance(message, Items):
+            tally = active.tally(f"item:{message.stream}")
+            # Items are numbered on over attempts; only the store knows how many earlier attempts gave.
+            n = tally.n + 1 if job.epoch == 1 else None
+            tally.n += message.count
+            tally.add(first, job.seq, len(message.body))
+            dropped = tally.drop_over(STREAM_QUOTA_BYTES)
+            chunk = Chunk(
+                no=job.no, seq=first, count=message.count, kind="item", epoch=job.epoch, at=at, body=message.body,
+                stream=message.stream, n=n,
+            )  # fmt: skip
+        else:
+            tally = active.tally("log")
+            dropped = (0, 0)
+            if tally.head_bytes < LOG_HEAD_BYTES:
+                tally.head_bytes += len(message.body)
+            else:
+                tally.add(first, job.seq, len(message.body))
+                dropped = tally.drop_over(LOG_KEEP_BYTES - LOG_HEAD_BYTES)
+            chunk = Chunk(no=job.no, seq=first, count=message.count, kind="log", epoch=job.epoch, at=at, body=message.body)
+        if dropped[1]:
+            self._counters["dropped", chunk.kind] += 1
+        return Append(chunk, owner, drop_from=dropped[0], drop_through=dropped[1])
+
+    def _append(self, appends: list[tuple[Active, Append]]) -> None:
+        answer = self._store.append([write for _, write in appends])
+        answer.addCallbacks(self._appended, self._append_failed, callbackArgs=(appends,))
+
+    def _appended(self, accepted: Sequence[bool], appends: list[tuple[Active, Append]]) -> None:
+        """Committed: readers may see it, the producer may send as much again."""
+        credits: dict[Seat, list[Message]] = {}
+        grown: set[bytes] = set()
+        for ok, (active, write) in zip(accepted, appends, strict=True):
+            chunk = write.chunk
+            if not ok:
+                self._counters["refused", chunk.kind] += 1
+                continue
+            active.committed = max(active.committed, chunk.last)
+            grown.add(active.job.id)
+            if chunk.kind == "progress":
+                active.job.progress = chunk.body
+                self._bus.moved(active.job)
+            elif not active.settling:
+                credits.setdefault(active.seat, []).append(
+                    Credit(chunk.no, chunk.epoch, chunk.stream or "log", len(chunk.body))
+                )
+        for seat, messages in credits.items():
+            seat.worker.send(messages)
+        for job_id in grown:
+            self._bus.grown(job_id)
+
+    def _append_failed(self, failure: Failure) -> None:
+        # No credit is given for it, so its producers wait; the job's end will say what became of it.
+        self._log.failure("the store failed an append", failure, action="append_failed")

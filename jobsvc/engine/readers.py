@@ -1,0 +1,182 @@
+"""F2: readers of one job's events or of one of its streams, from any point, on to the tail, to the end.
+
+A reader only ever sees what is committed. It pulls: one page of the store at a time, so a slow client costs one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from jobsvc.engine.board import Board
+from jobsvc.engine.bus import Bus
+from jobsvc.model.events import Chunk, derived
+from jobsvc.model.job import Job, as_submitted, view
+from jobsvc.ports import Store
+from jobsvc.runtime.waiting import leave
+
+
+class Reader(Protocol):
+    """What the edge reads from."""
+
+    async def read(self, max_bytes: int) -> list[Chunk]:
+        """The next chunks, about `max_bytes` of them; waits for new ones at the tail. Empty = the end."""
+
+
+class _Tail:
+    """Where one job stands, and how to wait for more of it."""
+
+    def __init__(self, store: Store, board: Board, bus: Bus, job_id: bytes) -> None:
+        self._store = store
+        self._board = board
+        self._bus = bus
+        self._job_id = job_id
+
+    async def stand(self) -> tuple[Job, int] | None:
+        """The job and the number of its last committed event; None when it has been deleted."""
+        active = self._board.active.get(self._job_id)
+        if active is not None:
+            return active.job, active.committed
+        row = await self._store.get(self._job_id, args=False, result=False)
+        return None if row is None else (row, row.seq)
+
+    def growth(self) -> Deferred[None]:
+        """Ask before reading, so that what is committed meanwhile is not missed."""
+        return self._bus.growth_of(self._job_id)
+
+
+class EventReader:
+    """The numbered events of a job with numbers above `after`.
+
+    Args:
+        kinds: only these kinds; empty = all.
+        streams: of the items only those of these streams; empty = all.
+        follow: False = stop at what there is now.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        board: Board,
+        bus: Bus,
+        job: Job,
+        after: int,
+        kinds: Sequence[str],
+        streams: Sequence[str],
+        *,
+        follow: bool,
+    ) -> None:
+        self._store = store
+        self._tail = _Tail(store, board, bus, job.id)
+        self._job = job
+        self._after = after
+        self._kinds = frozenset(kinds)
+        self._streams = frozenset(streams)
+        self._follow = follow
+        self._durability = store.durability
+
+    async def read(self, max_bytes: int) -> list[Chunk]:
+        """See `Reader`. Chunks may hold events with numbers at or below `after`: the caller skips those."""
+        if self._after < 1 and self._wanted("job"):
+            self._after = 1
+            body = msgspec.json.encode(view(as_submitted(self._job), self._durability))
+            return [Chunk(no=self._job.no, seq=1, count=1, kind="job", epoch=0, at=self._job.created_at, body=body)]
+        self._after = max(self._after, 1)
+        while True:
+            growth = self._tail.growth()
+            try:
+                stand = await self._tail.stand()
+                page = [] if stand is None else await self._page(*stand, max_bytes)
+            except BaseException:
+                leave(growth)
+                raise
+            if page or stand is None or not self._follow or (stand[0].done and self._after >= stand[1]):
+                leave(growth)
+                return page
+            if self._after < stand[1]:
+                leave(growth)  # a whole page was filtered away: there is more to read at once
+                continue
+            await growth
+
+    def _wanted(self, kind: str) -> bool:
+        return not self._kinds or kind in self._kinds
+
+    async def _page(self, job: Job, upto: int, max_bytes: int) -> list[Chunk]:
+        """What is to be read above `after`, moving it on."""
+        if self._after >= upto:
+            return []
+        stored = await self._store.chunks(job.no, self._after, max_bytes)
+        stored = [chunk for chunk in stored if chunk.seq <= upto]
+        # A full page may end before `upto`; what was derived beyond its end belongs to a later page.
+        full = sum(len(chunk.body) for chunk in stored) >= max_bytes
+        end = stored[-1].last if full else upto
+        chunks = [*stored, *(c for c in derived(job) if self._after < c.seq <= end)]
+        chunks.sort(key=lambda chunk: chunk.seq)
+        out: list[Chunk] = []
+        expected = self._after + 1
+        for chunk in chunks:
+            if chunk.seq > expected:
+                out.append(_gap(job.no, expected, chunk.seq - 1, chunk.at))
+            expected = chunk.last + 1
+            if self._wanted(chunk.kind) and (not self._streams or chunk.stream is None or chunk.stream in self._streams):
+                out.append(chunk)
+        self._after = max(end, expected - 1)
+        return out
+
+
+def _gap(no: int, first: int, last: int, at: int) -> Chunk:
+    """Says that these numbers were dropped by a quota; carries the last of them."""
+    body = msgspec.json.encode({"from": first, "to": last, "why": "quota"})
+    return Chunk(no=no, seq=last, count=1, kind="gap", epoch=0, at=at, body=body)
+
+
+class ItemReader:
+    """The items of one stream with item numbers above `after`.
+
+    Args:
+        epoch: only those of this attempt; None = of all.
+    """
+
+    def __init__(
+        self, store: Store, board: Board, bus: Bus, job: Job, stream: str, after: int, epoch: int | None, *, follow: bool
+    ) -> None:
+        self._store = store
+        self._tail = _Tail(store, board, bus, job.id)
+        self._job = job
+        self._stream = stream
+        self._after = after
+        self._epoch = epoch
+        self._follow = follow
+        self._first = True
+
+    async def read(self, max_bytes: int) -> list[Chunk]:
+        """See `Reader`."""
+        while True:
+            growth = self._tail.growth()
+            try:
+                stand = await self._tail.stand()
+                page = [] if stand is None else await self._page(max_bytes)
+            except BaseException:
+                leave(growth)
+                raise
+            if page or stand is None or not self._follow or stand[0].done:
+                leave(growth)
+                return page
+            await growth
+
+    async def _page(self, max_bytes: int) -> list[Chunk]:
+        chunks = await self._store.items(self._job.no, self._stream, self._after, max_bytes, self._epoch)
+        out: list[Chunk] = []
+        for chunk in chunks:
+            n = chunk.n or 1
+            # With one epoch wanted, the numbers of the others are missing by right.
+            if n > self._after + 1 and not (self._first and self._epoch is not None):
+                out.append(_gap(chunk.no, self._after + 1, n - 1, chunk.at))
+            self._first = False
+            out.append(chunk)
+            self._after = n + chunk.count - 1
+        return out
+

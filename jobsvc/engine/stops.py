@@ -1,0 +1,194 @@
+"""F2: making attempts stop: cancels, timeouts, drain. Asks first, kills where the executor can, never pretends.
+
+A timer is only a wake-up; what it finds is compared with the clocks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from jobsvc.engine import verdict
+from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason
+from jobsvc.engine.bus import Bus
+from jobsvc.engine.dispatch import Dispatcher
+from jobsvc.engine.endings import Endings
+from jobsvc.engine.verdict import Verdict
+from jobsvc.model.frames import Cancel, Recall
+from jobsvc.ports import Move, Step, Store, Worker
+
+TIMEOUT_GRACE_S = 1.0
+"""Between the polite ask and the kill when a timeout has passed: enough for a handler that flushes a file."""
+KILL_AGAIN_S = 0.25
+"""How often a kill is tried again while the attempt still waits behind another one in its worker."""
+ORPHANS_SHARE = 4
+"""When one in so many threads of an io worker is an orphan, the worker is replaced."""
+
+
+class Stops:
+    """See the module.
+
+    Args:
+        on_orphans: told of an io worker that should be replaced.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        board: Board,
+        store: Store,
+        bus: Bus,
+        dispatcher: Dispatcher,
+        endings: Endings,
+        clock: IReactorTime,
+        now_us: Callable[[], int],
+        uniform: Callable[[float, float], float],
+        on_orphans: Callable[[Worker], None],
+    ) -> None:
+        self._board = board
+        self._store = store
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._endings = endings
+        self._clock = clock
+        self._now_us = now_us
+        self._uniform = uniform
+        self._on_orphans = on_orphans
+
+    # -- timers of an attempt
+
+    def handed(self, active: Active) -> None:
+        """The attempt was handed over: what counts from now or from the submission is armed."""
+        timeouts = active.policy.timeouts
+        active.timers = []
+        if timeouts.total is not None:
+            left_s = timeouts.total - (self._now_us() - active.job.created_at) / 1e6
+            active.timers.append(self._clock.callLater(max(0.0, left_s), self.time_is_up, active))
+
+    def begun(self, active: Active) -> None:
+        """The attempt's code runs: `run` and `idle` count from here."""
+        if active.timers is None:
+            return
+        timeouts = active.policy.timeouts
+        if timeouts.run is not None:
+            active.timers.append(self._clock.callLater(timeouts.run, self.time_is_up, active))
+        if timeouts.idle is not None:
+            self.touched(active)
+            active.timers.append(self._clock.callLater(timeouts.idle, self._idle, active, timeouts.idle))
+
+    def touched(self, active: Active) -> None:
+        """A sign of life."""
+        if active.timers is not None:
+            active.touched = self._clock.seconds()
+
+    def _idle(self, active: Active, idle_s: float) -> None:
+        left_s = active.touched + idle_s - self._clock.seconds()
+        if left_s <= 0:
+            self.time_is_up(active)
+        elif active.timers is not None:
+            active.timers.append(self._clock.callLater(left_s, self._idle, active, idle_s))
+
+    def time_is_up(self, active: Active) -> None:
+        """A timeout has passed. A thread is given up at once, the others are asked and then killed."""
+        if active.settling or active.stop is not None:
+            return
+        if active.job.executor == "thread" and active.began_us is not None:
+            self._give_up(active)
+        else:
+            self.ask(active, "timeout", TIMEOUT_GRACE_S)
+
+    def _give_up(self, active: Active) -> None:
+        """A thread cannot be killed: its attempt is over, its slot stays taken until it returns."""
+        seat = active.seat
+        seat.orphans[active.key] = active
+        active.stop = Stop("timeout")
+        how = verdict.failed(active, verdict.timed_out(active), self._uniform)
+        if how.to == "retrying":
+            # Two attempts of one job never overlap here: the next one waits for this thread to return.
+            how.reason, how.delay_s = "orphan_running", None
+        seat.worker.send([Cancel(active.job.no, active.job.epoch, "timeout")])
+        self._endings.finish([(active, how)], vacate=False)
+        if len(seat.orphans) * ORPHANS_SHARE >= seat.worker.slots["thread"]:
+            self._on_orphans(seat.worker)
+
+    def orphan_gone(self, active: Active) -> None:
+        """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
+        move = Move(active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running")
+        answer = self._store.move([move])
+        answer.addCallback(lambda jobs: self._dispatcher.queued({job.task for job in jobs if job is not None}))
+        answer.addErrback(self._failed, "release of a retry")
+
+    # -- asking
+
+    def ask(self, active: Active, reason: StopReason, kill_after_s: float | None) -> Deferred[None]:
+        """Ask an active attempt to stop, and kill it after so many seconds (None = never). Fires once `stopping` is
+        committed. A later ask may only bring the kill forward."""  # fmt: skip
+        if active.settling:
+            return succeed(None)
+        if active.stop is not None:
+            self._arm(active, kill_after_s)
+            return succeed(None)
+        active.stop = Stop(reason)
+        active.stepping = True
+        job = active.job
+        job.seq += 1
+        job.revision += 1
+        step = Step(
+            no=job.no, epoch=job.epoch, owner=job.owner or "", to="stopping", reason=reason, at=self._now_us(),
+            due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=job.revision,
+        )  # fmt: skip
+        answer = self._store.step([step])
+        asked = answer.addCallback(lambda accepted: self._asked(active, step, kill_after_s, accepted=accepted[0]))
+        return asked.addErrback(self._failed, "a stop")
+
+    def _asked(self, active: Active, step: Step, kill_after_s: float | None, *, accepted: bool) -> None:
+        active.stepping = False
+        held, active.held = active.held, None
+        if accepted:
+            active.job.state, active.job.reason = "stopping", step.reason
+            active.committed = max(active.committed, step.seq)
+            self._bus.moved(active.job)
+        if held is not None:
+            held()  # it ended while the ask was on its way
+            self._dispatcher.pump(active.seat)
+        elif not active.settling and accepted:
+            active.seat.worker.send([Cancel(active.job.no, active.job.epoch, step.reason or "")])
+            self._arm(active, kill_after_s)
+
+    def _arm(self, active: Active, kill_after_s: float | None) -> None:
+        stop = active.stop
+        if kill_after_s is None or stop is None:
+            return
+        if stop.kill_timer is not None and stop.kill_timer.active():
+            if stop.kill_timer.getTime() <= self._clock.seconds() + kill_after_s:
+                return
+            stop.kill_timer.cancel()
+        stop.kill_timer = self._clock.callLater(kill_after_s, self._kill, active)
+
+    def _kill(self, active: Active) -> None:
+        if active.settling or active.stop is None:
+            return
+        worker = active.seat.worker
+        mark = worker.running()
+        if worker.kind == "cpu" and (mark is None or mark[:2] != active.key):
+            # Not begun: the worker gives it back; killing would hit whoever runs before it.
+            active.stop.kill_timer = self._clock.callLater(KILL_AGAIN_S, self._kill, active)
+        elif not worker.kill(*active.key):
+            self._log.warn(
+                "job {job} does not stop on {worker}: the worker is replaced",
+                job=active.job.id.hex(), worker=worker.id, action="will_not_stop",
+            )  # fmt: skip
+            self._on_orphans(worker)
+
+    def recall(self, seat: Seat) -> None:
+        """Ask for everything that has not begun."""
+        if seat.outstanding:
+            seat.worker.send([Recall()])
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        self._log.failure("the store failed {what}", failure, what=what, action="store_failed")

@@ -1,0 +1,127 @@
+"""F3: request bodies, decoded strictly. Not JSON is 400, JSON of the wrong shape 422 with a pointer, a form 415.
+
+msgspec lets three things pass inside `Raw` that others choke on: bad UTF-8, numbers beyond a double, and depth.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from jobsvc.http.limits import NESTING_MAX
+from jobsvc.http.problems import not_json, wrong_shape
+from jobsvc.http.request import Request
+from jobsvc.model.errors import JobsvcError
+from jobsvc.model.job import Submit
+
+T = TypeVar("T")
+
+_EXPONENT = re.compile(rb"[0-9][eE]")
+_LONG_NUMBER = re.compile(rb"[0-9]{300}")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NDJSON = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/json"))
+_FORMS = frozenset((b"application/x-www-form-urlencoded", b"multipart/form-data"))
+
+submit_decoder = msgspec.json.Decoder(Submit)
+_any_decoder = msgspec.json.Decoder()
+
+
+def media_type(request: Request) -> bytes:
+    """Content-Type without its parameters, empty when there is none. Raises `media_type` for what cannot be read."""
+    headers = request.requestHeaders
+    given = headers.getRawHeaders(b"content-type")
+    if headers.hasHeader(b"content-encoding") and headers.getRawHeaders(b"content-encoding") != [b"identity"]:
+        raise JobsvcError("media_type", "Compressed bodies are not understood; send it plain.")
+    if given is None:
+        return b""
+    if given[0] == b"application/json":
+        return given[0]
+    media, _, rest = given[0].lower().partition(b";")
+    charset = re.search(rb"charset=\"?([^\s;\"]+)", rest)
+    if len(given) > 1 or (charset is not None and charset[1] not in (b"utf-8", b"utf8", b"us-ascii")):
+        raise JobsvcError("media_type", "One Content-Type with UTF-8 is expected.")
+    return media.strip()
+
+
+def json_body(request: Request) -> bytes:
+    """The body, known to be meant as JSON; empty when there was none."""
+    body = request.body()
+    if not body:
+        return body
+    media = media_type(request)
+    if media != b"application/json" and not (media.startswith(b"application/") and media.endswith(b"+json")):
+        if media in _FORMS:
+            detail = "Forms are not understood; with curl, send JSON by --json '{…}' in place of -d."
+        else:
+            detail = "Content-Type: application/json is expected (curl --json sends it)."
+        raise JobsvcError("media_type", detail)
+    return body
+
+
+def check_ndjson(request: Request) -> None:
+    """A streamed body of lines may come without a type (`curl -T`), but not as something else."""
+    media = media_type(request)
+    if media and media not in _NDJSON:
+        raise JobsvcError("media_type", "Lines of JSON are expected: Content-Type: application/x-ndjson.")
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode `body`. Raises bad_json or invalid_field."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise wrong_shape(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_json(error) from None
+    except RecursionError:
+        raise not_json(ValueError("nested too deeply")) from None
+
+
+def decode_submit(body: bytes) -> Submit:
+    """The envelope of one job; its `args` are sound JSON."""
+    submit = decode(submit_decoder, body)
+    if suspicious(body):
+        check_raw(submit.args)
+    return submit
+
+
+def suspicious(text: bytes) -> bool:
+    """Whether raw JSON in `text` needs a closer look. Cheap, and true for next to nothing that is honest."""
+    return (
+        text.count(b"[") + text.count(b"{") > NESTING_MAX
+        or _EXPONENT.search(text) is not None
+        or _LONG_NUMBER.search(text) is not None
+    )
+
+
+def check_raw(raw: Raw | Any) -> None:
+    """Refuse numbers that no double holds, integers of thousands of digits, and deep nesting."""
+    if not isinstance(raw, Raw):
+        return
+    text = bytes(raw)
+    if too_deep(text):
+        raise not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
+    try:
+        _any_decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+def too_deep(text: bytes) -> bool:
+    """Whether arrays and objects in `text`, which is sound JSON, are nested deeper than `NESTING_MAX`.
+
+    Works at the speed of bytes.replace: each pass takes away the innermost level.
+    """
+    rest = _STRING.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
+    for _ in range(NESTING_MAX):
+        if not rest:
+            return False
+        rest = rest.replace(b"[]", b"")
+    return bool(rest)

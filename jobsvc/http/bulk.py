@@ -1,0 +1,289 @@
+"""F3: the intake of a bulk upload: lines are decoded and committed while they arrive. The hottest path of the edge.
+
+Lines are decoded in slices of `BULK_SLICE_S`, go to the store in groups, and the upload is paused while too many are
+on their way. What is kept per line until the reply is its id, 16 bytes; work outlives the client that sent it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from jobsvc.http.bodies import decode_submit, submit_decoder, suspicious
+from jobsvc.http.limits import BULK_SLICE_LINES, BULK_SLICE_S, BULK_UNCOMMITTED_LINES, BULK_UNREAD_BYTES
+from jobsvc.http.problems import internal
+from jobsvc.http.request import Upload
+from jobsvc.model.errors import JobsvcError
+from jobsvc.model.job import Job, Submit
+from jobsvc.model.limits import BULK_LINES_MAX
+from jobsvc.ports import Submitted
+from jobsvc.runtime.waiting import Waiters
+
+_TIME_CHECK_LINES = 16
+"""Lines between two looks at the clock."""
+
+Prepare = Callable[[Submit], Job]
+Store = Callable[[Sequence[Job]], Deferred[list[Submitted]]]
+
+
+class Group:
+    """Consecutive lines that went to the store together.
+
+    Attributes:
+        first, count: their line numbers.
+        ids: 16 bytes for each line that was accepted, in order.
+        refused: line → why.
+        blank: empty lines.
+        settled: committed or refused, every one of them.
+    """
+
+    __slots__ = ("blank", "count", "first", "ids", "refused", "settled")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.count = 0
+        self.ids = b""
+        self.refused: dict[int, JobsvcError] = {}
+        self.blank: set[int] = set()
+        self.settled = False
+
+    def accepted_lines(self) -> list[int]:
+        """Line numbers of what was accepted (or is on the way)."""
+        lines = range(self.first, self.first + self.count)
+        if not self.refused and not self.blank:
+            return list(lines)
+        return [line for line in lines if line not in self.refused and line not in self.blank]
+
+
+class OnCommitted(Protocol):
+    """Told of each group after its commit, before anything of it can have ended."""
+
+    def __call__(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None: ...
+
+
+class Intake:
+    """Takes the body of an upload and turns it into groups, in order.
+
+    Args:
+        prepare: an envelope's job, or its refusal.
+        store: accepts jobs; fires after the commit.
+        line_max_bytes: one line; a longer one is refused alone.
+        at_once: True = every group goes to the store as soon as it is decoded; False = all at the end, by the caller.
+    """
+
+    def __init__(
+        self,
+        upload: Upload,
+        clock: IReactorTime,
+        prepare: Prepare,
+        store: Store,
+        on_committed: OnCommitted | None,
+        line_max_bytes: int,
+    ) -> None:
+        self._upload = upload
+        self._clock = clock
+        self._prepare = prepare
+        self._store = store
+        self._on_committed = on_committed
+        self._line_max_bytes = line_max_bytes
+        self.groups: deque[Group] = deque()
+        self.line = 0  # number of the last line taken
+        self._blocks: deque[list[bytes]] = deque()  # lines received and not decoded
+        self._unread_bytes = 0
+        self._uncommitted = 0
+        self._tail: list[bytes] = []  # parts of a line whose end has not come
+        self._tail_bytes = 0
+        self._ended = False
+        self._scheduled = False
+        self._paused = False
+        self._moved: Waiters[None] = Waiters()
+
+    # -- UploadSink
+
+    def data(self, data: bytes) -> None:
+        """The next piece of the body."""
+        cut = data.rfind(b"\n")
+        if cut < 0:
+            self._hold(data)
+            return
+        block = data[:cut]
+        if self._tail:
+            block = b"".join((*self._tail, block))
+        self._tail, self._tail_bytes = [], 0
+        if cut + 1 < len(data):
+            self._hold(data[cut + 1 :])
+        self._take(block.split(b"\n"), len(block))
+
+    def ended(self) -> None:
+        """The body is complete; its last line needs no newline."""
+        self._ended = True
+        if self._tail:
+            rest = b"".join(self._tail)
+            self._tail = []
+            self._take([rest], len(rest))
+        elif not self._blocks:
+            self._moved.fire(None)
+
+    def _hold(self, part: bytes) -> None:
+        """The beginning of a line; of an over-long one only as much as shows that it is."""
+        room = self._line_max_bytes + 1 - self._tail_bytes
+        if room > 0:
+            self._tail.append(part[:room])
+            self._tail_bytes += min(room, len(part))
+
+    # -- decoding
+
+    def _take(self, lines: list[bytes], size: int) -> None:
+        self._blocks.append(lines)
+        self._unread_bytes += size
+        if not self._scheduled:
+            self._slice()
+
+    def _slice(self) -> None:
+        """Decode for a while, hand over what that gave, and go on in the next turn of the reactor."""
+        self._scheduled = False
+        until = self._clock.seconds() + BULK_SLICE_S
+        while self._blocks and self._uncommitted < BULK_UNCOMMITTED_LINES:
+            self._hand_over(*self._decode(self._blocks.popleft(), until))
+            if self._clock.seconds() >= until:
+                break
+        if self._blocks and self._uncommitted < BULK_UNCOMMITTED_LINES:
+            self._scheduled = True
+            self._clock.callLater(0, self._slice)
+        self._pace()
+        if self._ended and not self._blocks:
+            self._moved.fire(None)
+
+    def _decode(self, lines: list[bytes], until: float) -> tuple[Group, list[Job]]:
+        """A group of as many lines as time allows; what is left of them goes back to the front."""
+        group = Group(self.line + 1)
+        jobs: list[Job] = []
+        prepare, decode, limit = self._prepare, submit_decoder.decode, self._line_max_bytes
+        taken = size = 0
+        for text in lines:
+            taken += 1
+            size += len(text) + 1
+            line = self.line + taken
+            try:
+                if len(text) > limit:
+                    raise JobsvcError("too_large", f"The line is longer than {limit} bytes.")
+                if line > BULK_LINES_MAX:
+                    raise JobsvcError("too_large", f"At most {BULK_LINES_MAX} lines are taken at once.")
+                if text.isascii() and not suspicious(text):
+                    jobs.append(prepare(decode(text)))
+                else:
+                    jobs.append(prepare(decode_submit(text)))
+            except (msgspec.DecodeError, RecursionError):
+                if not text or text.isspace():
+                    group.blank.add(line)
+                else:
+                    group.refused[line] = _refusal(text)
+            except JobsvcError as error:
+                group.refused[line] = error
+            if taken >= BULK_SLICE_LINES or (taken % _TIME_CHECK_LINES == 0 and self._clock.seconds() >= until):
+                break
+        if taken < len(lines):
+            self._blocks.appendleft(lines[taken:])
+        group.count = taken
+        self.line += taken
+        self._unread_bytes -= min(size, self._unread_bytes)
+        return group, jobs
+
+    # -- committing
+
+    def _hand_over(self, group: Group, jobs: list[Job]) -> None:
+        self.groups.append(group)
+        if not jobs:
+            group.settled = True
+            self._moved.fire(None)
+            return
+        self._uncommitted += len(jobs)
+        try:
+            answer = self._store(jobs)
+        except JobsvcError as error:
+            self._lost(Failure(error), group, len(jobs))
+        else:
+            answer.addCallbacks(
+                self._committed, self._lost, callbackArgs=(group, len(jobs)), errbackArgs=(group, len(jobs))
+            )
+
+    def _committed(self, answers: Sequence[Submitted], group: Group, count: int) -> None:
+        lines = group.accepted_lines()
+        for line, answer in zip(lines, answers, strict=True):
+            if answer.job is None:
+                group.refused[line] = key_reused()
+        group.ids = b"".join([answer.job.id for answer in answers if answer.job is not None])
+        if self._on_committed is not None:
+            self._on_committed(lines, answers)
+        self._settled(group, count)
+
+    def _lost(self, failure: Failure, group: Group, count: int) -> None:
+        error = failure.value
+        if not isinstance(error, JobsvcError):
+            error = internal(failure, "committing bulk lines")
+        for line in group.accepted_lines():
+            group.refused[line] = error
+        self._settled(group, count)
+
+    def _settled(self, group: Group, count: int) -> None:
+        group.settled = True
+        self._uncommitted -= count
+        if self._blocks and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._slice)
+        self._pace()
+        self._moved.fire(None)
+
+    def _pace(self) -> None:
+        """Let the sender wait while the store is behind, and only then."""
+        behind = self._uncommitted >= BULK_UNCOMMITTED_LINES or self._unread_bytes > BULK_UNREAD_BYTES
+        if behind and not self._paused:
+            self._paused = True
+            self._upload.pause()
+        elif self._paused and self._uncommitted <= BULK_UNCOMMITTED_LINES // 2 and self._unread_bytes <= BULK_UNREAD_BYTES // 2:
+            self._paused = False
+            self._upload.resume()
+
+    # -- for the reply
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body has ended and every line of it is decoded."""
+        return self._ended and not self._blocks and not self._tail
+
+    async def received(self) -> None:
+        """Returns when the body has ended and all its lines are decoded."""
+        while not self.complete:
+            await self._moved.wait()
+
+    async def next_group(self) -> Group | None:
+        """The next group in order, once it is settled; None after the last."""
+        while not (self.groups and self.groups[0].settled):
+            if self.complete and not self.groups:
+                return None
+            await self._moved.wait()
+        return self.groups.popleft()
+
+
+def key_reused() -> JobsvcError:
+    """The key of a submit belongs to another body."""
+    return JobsvcError(
+        "key_reused",
+        "This idempotency key was used with another body.",
+        errors=[{"pointer": "/key", "detail": "belongs to another body"}],
+    )
+
+
+def _refusal(text: bytes) -> JobsvcError:
+    """Why a line cannot be decoded; only bad lines pay for the words."""
+    try:
+        decode_submit(text)
+    except JobsvcError as error:
+        return error
+    raise AssertionError("a line that was refused is refused again")

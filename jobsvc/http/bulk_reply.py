@@ -1,0 +1,210 @@
+"""F3: the reply to a bulk upload: one line per line, in order; then, if asked, one per outcome as jobs end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from jobsvc.engine.bus import Follow
+from jobsvc.http.bodies import check_ndjson
+from jobsvc.http.bulk import Group, Intake, key_reused
+from jobsvc.http.edge import TENANT, Edge, encode
+from jobsvc.http.formats import HEARTBEATS
+from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
+from jobsvc.http.negotiate import MEDIA
+from jobsvc.http.outlet import Outlet
+from jobsvc.http.problems import document
+from jobsvc.http.query import Query
+from jobsvc.http.request import Request
+from jobsvc.model.errors import JobsvcError
+from jobsvc.model.ids import id_text
+from jobsvc.model.job import Job, Submit
+from jobsvc.model.limits import BULK_ATOMIC_MAX
+from jobsvc.ports import Submitted
+from jobsvc.runtime.waiting import Waiters
+
+_OUTCOME_BYTES = 200
+"""What an outcome takes beside its result and error."""
+
+
+class OutcomeLine(msgspec.Struct, gc=False):
+    """One finished job of a followed upload."""
+
+    line: int
+    id: str
+    state: str
+    result: Raw
+    error: Raw
+
+
+_NULL = Raw(b"null")
+
+
+class Outcomes:
+    """Outcomes of the upload's jobs, held until the client takes them.
+
+    Above `FOLLOW_HELD_BYTES` only ids are held; those rows are final, and are read again when it is their turn.
+    """
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._follows: list[Follow] = []
+        self._lines: dict[bytes, list[int]] = {}
+        self._ready: deque[Job | bytes] = deque()
+        self._held_bytes = 0
+        self._more: Waiters[None] = Waiters()
+
+    def committed(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
+        """Follow these jobs from now on."""
+        fresh: list[Job] = []
+        replayed: list[Job] = []
+        for line, answer in zip(lines, answers, strict=True):
+            job = answer.job
+            if job is None:
+                continue
+            known = self._lines.get(job.id)
+            if known is not None:
+                known.append(line)  # the same key twice in one upload
+                continue
+            self._lines[job.id] = [line]
+            (replayed if answer.replayed else fresh).append(job)
+        if fresh:
+            self._follows.append(self._edge.engine.follow(fresh, self._ended))
+        if replayed:
+            self._follows.append(self._edge.engine.follow(replayed, self._ended, replayed=True))
+
+    def _ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._held_bytes < FOLLOW_HELD_BYTES:
+                self._held_bytes += _size(job)
+                self._ready.append(job)
+            else:
+                self._ready.append(job.id)
+        self._more.fire(None)
+
+    async def next_lines(self) -> bytes:
+        """Lines of outcomes, as many as are there; empty after the last."""
+        while not self._ready:
+            if not self._lines:
+                return b""
+            await self._more.wait()
+        out: list[bytes] = []
+        if isinstance(self._ready[0], bytes):
+            out += await self._read_again()
+        else:
+            while self._ready and isinstance(job := self._ready[0], Job):
+                self._ready.popleft()
+                self._held_bytes -= _size(job)
+                out += self._render(job)
+        return b"".join(out)
+
+    async def _read_again(self) -> list[bytes]:
+        ids: list[bytes] = []
+        while self._ready and len(ids) < FOLLOW_ROWS and isinstance(job_id := self._ready[0], bytes):
+            ids.append(job_id)
+            self._ready.popleft()
+        rows = await self._edge.engine.get_many(ids, TENANT)
+        out: list[bytes] = []
+        for job_id in ids:
+            job = rows.get(job_id)
+            if job is None:  # deleted meanwhile
+                self._lines.pop(job_id, None)
+            else:
+                out += self._render(job)
+        return out
+
+    def _render(self, job: Job) -> list[bytes]:
+        result = _NULL if job.result is None else Raw(job.result)
+        error = _NULL if job.error is None else Raw(job.error)
+        text = id_text(job.id)
+        lines = self._lines.pop(job.id, ())
+        return [encode(OutcomeLine(line, text, job.state, result, error)) + b"\n" for line in lines]
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        for follow in self._follows:
+            follow.close()
+
+
+def _size(job: Job) -> int:
+    return _OUTCOME_BYTES + len(job.result or b"") + len(job.error or b"")
+
+
+def id_lines(group: Group, instance: str) -> bytes:
+    """The reply lines of one group."""
+    texts = group.ids.hex()
+    lines = group.accepted_lines()
+    if not group.refused:
+        return "".join([_id_line(line, texts, 32 * at) for at, line in enumerate(lines)]).encode()
+    out: dict[int, str] = {line: _id_line(line, texts, 32 * at) for at, line in enumerate(lines)}
+    for line, error in group.refused.items():
+        out[line] = encode({"line": line, "problem": document(error, instance)}).decode() + "\n"
+    return "".join([out[line] for line in sorted(out)]).encode()
+
+
+def _id_line(line: int, h: str, at: int) -> str:
+    return (
+        f'{{"line":{line},"id":"{h[at : at + 8]}-{h[at + 8 : at + 12]}-{h[at + 12 : at + 16]}'
+        f'-{h[at + 16 : at + 20]}-{h[at + 20 : at + 32]}"}}\n'
+    )
+
+
+async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
+    """`POST /v1/jobs/bulk`."""
+    check_ndjson(request)
+    if edge.engine.draining:
+        raise JobsvcError("draining", "The daemon is stopping; send it again in a moment.", retry_after_s=5)
+    outcomes = Outcomes(edge) if query.get("follow") else None
+    on_committed = None if outcomes is None else outcomes.committed
+    prepare = edge.engine.prepare
+
+    def prepared(submit: Submit) -> Job:
+        return prepare(submit, TENANT)
+
+    atomic = query.get("atomic", False)
+    held: list[Job] = []
+    store = _holder(held) if atomic else edge.engine.submit
+    intake = Intake(
+        request.streamed(), edge.clock, prepared, store, None if atomic else on_committed, edge.body_max_bytes
+    )
+    request.streamed().attach(intake)
+    outlet: Outlet | None = None
+    try:
+        if atomic:
+            await intake.received()
+            await _all_or_nothing(edge, intake, held, outcomes)
+        elif not query.get("live", False):
+            await intake.received()
+        request.stream(200, MEDIA["ndjson"])
+        outlet = Outlet(request, edge.clock, HEARTBEATS["ndjson"])
+        edge.outlets[outlet] = b""
+        instance = request.request_id.decode()
+        while (group := await intake.next_group()) is not None:
+            outlet.write(id_lines(group, instance))
+            await outlet.room()
+        while outcomes is not None and (lines := await outcomes.next_lines()):
+            outlet.write(lines)
+            await outlet.room()
+        return b""
+    finally:
+        if outcomes is not None:
+            outcomes.close()
+        if outlet is not None:
+            edge.outlets.pop(outlet, None)
+            outlet.close()
+
+
+def _holder(held: list[Job]) -> Any:
+    """A store that only collects, for uploads that are all or nothing."""
+
+    def hold(jobs: Sequence[Job]) -> Any:
+        held.extend(jobs)
+        if len(held) > BULK_ATOMIC_MAX:
+            raise JobsvcError("too_large", f"At most {BULK_ATOMIC_MAX} lines are taken with atomic=1.")
+        return _Kept([Submitted(job) for job in jobs])
+
+    return hold

@@ -1,0 +1,82 @@
+"""F3: what handlers share: the engine, the daemon around it, the clock; and the shapes of their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from jobsvc.engine.engine import Engine
+from jobsvc.http.negotiate import etag
+from jobsvc.http.outlet import Outlet
+from jobsvc.http.request import Request
+from jobsvc.model.ids import id_text
+from jobsvc.model.job import Job, view
+from jobsvc.runtime.waiting import Background
+
+JSON = b"application/json"
+TENANT = "default"
+"""The only tenant until there are tokens for more."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class Daemon(Protocol):
+    """What the edge asks of the daemon around the engine; the composition root implements it."""
+
+    @property
+    def boot(self) -> str:
+        """Changes with every start."""
+
+    @property
+    def started_at(self) -> int:
+        """Microseconds."""
+
+    def workers(self) -> Sequence[dict[str, Any]]:
+        """The workers in the shape of the wire: id, kind, pid, state, slots, running, started_at, rss, restarts."""
+
+    def reload(self) -> Deferred[Any]:
+        """Replace the workers; fires when the new code is in force, fails with `JobsvcError` when it does not load."""
+
+    def ready(self) -> Sequence[tuple[str, bool, str]]:
+        """Each check: its name, whether it is well, one line for people."""
+
+
+class Edge:
+    """See the module."""
+
+    __slots__ = ("background", "body_max_bytes", "clock", "daemon", "engine", "outlets")
+
+    def __init__(self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int) -> None:
+        self.engine = engine
+        self.daemon = daemon
+        self.clock = clock
+        self.body_max_bytes = body_max_bytes
+        self.background = Background()
+        self.outlets: dict[Outlet, bytes] = {}  # streams that are being written → their last words at a stop
+
+    def say_farewell(self) -> None:
+        """The daemon stops: every stream ends, and its client may come back to the next one."""
+        for outlet, last_words in list(self.outlets.items()):
+            outlet.end_with(last_words)
+
+    def job_json(self, job: Job) -> bytes:
+        """The whole job."""
+        return encode(view(job, self.engine.durability))
+
+    def job_reply(self, request: Request, status: int, job: Job) -> bytes:
+        """The job as the reply, with its ETag."""
+        request.header(b"ETag", etag(job.revision))
+        return request.reply(status, self.job_json(job), JSON)
+
+    def created(self, request: Request, job: Job) -> None:
+        """Say where the job is."""
+        request.header(b"Location", b"/v1/jobs/" + id_text(job.id).encode())
+
+
+def json_reply(request: Request, status: int, value: object) -> bytes:
+    """Any value as the reply."""
+    return request.reply(status, encode(value), JSON)

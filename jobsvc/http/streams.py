@@ -1,0 +1,119 @@
+"""F3: events and streams of jobs as replies that go on: resumable, paced by their reader."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+
+from jobsvc.engine.readers import Reader
+from jobsvc.http.edge import TENANT, Edge
+from jobsvc.http.formats import HEARTBEATS, BareFormat, EventFormat, ItemFormat, Render, Restarted
+from jobsvc.http.limits import STREAM_READ_BYTES
+from jobsvc.http.negotiate import MEDIA, Form, form_of, last_event
+from jobsvc.http.outlet import Outlet
+from jobsvc.http.problems import internal
+from jobsvc.http.query import Query
+from jobsvc.http.request import Request
+from jobsvc.model.job import Job
+
+
+async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
+    """`GET /v1/jobs/{id}/events`."""
+    job = await edge.engine.get(job_id, TENANT)
+    resumed = last_event(request)
+    after = query.get("from", 1) - 1 if resumed is None else resumed
+    if resumed is not None and job.done and resumed >= job.seq:
+        return request.reply(204, b"", b"")
+    if resumed is not None and resumed > job.seq:
+        after = 0  # a number from nowhere: rather everything again than nothing
+    form = form_of(request, default="sse")
+    kinds, streams = query.get("kinds", ()), query.get("streams", ())
+    reader = edge.engine.reader(job, after, kinds, streams, follow=query.get("follow", True))
+    wants_end = not kinds or "end" in kinds
+    return await event_reply(edge, request, 200, job, reader, EventFormat(form, after), form, wants_end=wants_end)
+
+
+async def event_reply(
+    edge: Edge,
+    request: Request,
+    status: int,
+    job: Job,
+    reader: Reader,
+    render: EventFormat,
+    form: Form,
+    *,
+    wants_end: bool = True,
+) -> bytes:
+    """Events to the end. `end` comes when the job is done; without it the client may come back for more."""
+    if not await pour(edge, request, status, reader, render, form):
+        return b""
+    last = await edge.engine.get(job.id, TENANT)
+    if last.done and wants_end:
+        request.write(render.end(edge.job_json(last), last.finished_at or last.created_at))
+    return b""
+
+
+async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name: str) -> bytes:
+    """`GET /v1/jobs/{id}/streams/{name}`."""
+    job = await edge.engine.get(job_id, TENANT)
+    resumed = last_event(request)
+    after = query.get("from", 1) - 1 if resumed is None else resumed
+    form = form_of(request, default="ndjson")
+    epoch = job.epoch if job.done and query.get("epoch") != "all" else None
+    render: Render
+    start = after
+    if form == "bytes":
+        render = BareFormat(after, as_text=_is_text(edge, job))
+    elif query.get("bare", False):
+        render = BareFormat(after)
+    else:
+        render = ItemFormat(form, after)
+        # One item earlier tells of which attempt it was, so that a restart right here is not missed.
+        start = max(0, after - 1)
+    reader = edge.engine.item_reader(job, name, start, epoch, follow=query.get("follow", True))
+    await pour(edge, request, 200, reader, render, form)
+    return b""
+
+
+def _is_text(edge: Edge, job: Job) -> bool:
+    """Whether items are lines of text; otherwise strings are base64, as bytes are in JSON."""
+    spec = edge.engine.task(job.task)
+    return spec is not None and spec.command is not None and spec.command.text
+
+
+async def pour(edge: Edge, request: Request, status: int, reader: Reader, render: Render, form: Form) -> bool:
+    """Write all that `reader` gives, as fast as the client takes it. False when there was nothing to tell it all to.
+
+    The head goes out at once; only for raw bytes it waits for the first items, since they may turn out to be none.
+    """
+    if request.method == b"HEAD" or form != "bytes":
+        request.stream(status, MEDIA[form])
+        if request.method == b"HEAD":
+            return False
+    bare = isinstance(render, BareFormat)
+    farewell = render.reconnect() if isinstance(render, EventFormat) else b""
+    outlet = Outlet(request, edge.clock, b"" if bare else HEARTBEATS[form])
+    edge.outlets[outlet] = farewell
+    try:
+        while chunks := await reader.read(STREAM_READ_BYTES):
+            data = b"".join([render(chunk) for chunk in chunks])
+            if not request.startedWriting:
+                request.stream(status, MEDIA[form])
+            outlet.write(data)
+            await outlet.room()
+        if not request.startedWriting:
+            request.stream(status, MEDIA[form])
+        return True
+    except CancelledError:
+        raise
+    except Restarted:
+        pass  # the cut below is the answer
+    except Exception:
+        if not request.startedWriting:
+            raise
+        internal(Failure(), "a stream")
+    finally:
+        del edge.outlets[outlet]
+        outlet.close()
+    await request.cut()
+    return False

@@ -1,0 +1,288 @@
+"""F0: the messages of the control channel between daemon and worker, and how they travel.
+
+A frame is a 4-byte big-endian length and a msgpack array of messages: one decode call for a whole batch. A message is
+an array that starts with its tag. Bodies are opaque encoded bytes; above `PART_BYTES` they travel ahead of their
+message in `Part`s, so that no large value holds up a channel that carries a hundred jobs.
+
+An attempt is named by (no, epoch): the job's row number and its epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from jobsvc.model.errors import JobError
+from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES
+from jobsvc.model.task import TaskSpec
+
+PROTO = 1
+"""Version of this table; a worker of another version is refused at `Hello`."""
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# -- worker to daemon ---------------------------------------------------------------------------------------------
+
+
+class Hello(Message, tag=1):
+    """First message of a worker: who it is and to which start of the daemon it belongs."""
+
+    proto: int
+    pid: int
+    boot: str
+
+
+class Manifest(Message, tag=2, gc=True):
+    """What the worker can run. `error` is the traceback of a module that did not load (then `tasks` is empty)."""
+
+    tasks: list[TaskSpec]
+    error: str | None = None
+
+
+class Begin(Message, tag=3):
+    """The attempt's code starts now; `at_us` is the wall clock."""
+
+    no: int
+    epoch: int
+    at_us: int
+
+
+class Result(Message, tag=4, gc=True):
+    """The attempt ended: `error` is None and `body` the JSON of the result, or `error` says why (kind, type, …).
+
+    `began_us` is the wall clock at begin, `run_s` the time it ran.
+    """
+
+    no: int
+    epoch: int
+    began_us: int
+    run_s: float
+    error: JobError | None = None
+    parts: int = 0
+    body: bytes = b""
+
+
+class Items(Message, tag=5):
+    """`count` items of one stream: their JSON texts joined by newlines."""
+
+    no: int
+    epoch: int
+    stream: str
+    count: int
+    parts: int = 0
+    body: bytes = b""
+
+
+class Log(Message, tag=6):
+    """`count` log events: JSON objects {"level","message","fields","source"} joined by newlines."""
+
+    no: int
+    epoch: int
+    count: int
+    parts: int = 0
+    body: bytes = b""
+
+
+class Progress(Message, tag=7):
+    """The latest progress: JSON {"n","of","note"}. Workers send at most one per `PROGRESS_EVERY_S`, and the last."""
+
+    no: int
+    epoch: int
+    body: bytes
+
+
+class Returned(Message, tag=8):
+    """Attempts that had not begun and will not: the answer to `Recall` and to a `Cancel` of one not begun."""
+
+    attempts: list[tuple[int, int]]
+
+
+class Pong(Message, tag=9):
+    """The answer to `Ping`. From an io worker it comes from its loop, so it proves that the loop turns."""
+
+    n: int
+    rss_bytes: int = 0
+
+
+# -- daemon to worker ---------------------------------------------------------------------------------------------
+
+
+class Start(Message, tag=10):
+    """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`)."""
+
+    no: int
+    epoch: int
+    id: bytes
+    task: str
+    executor: str
+    attempt: int
+    run_s: float | None = None
+    quick: bool = False
+    parts: int = 0
+    body: bytes = b""
+
+
+class Cancel(Message, tag=11):
+    """Ask the attempt to stop; `reason` is `cancel_asked`, `timeout` or `drained`."""
+
+    no: int
+    epoch: int
+    reason: str
+
+
+class Recall(Message, tag=12):
+    """Give back all attempts that have not begun."""
+
+
+class Credit(Message, tag=13):
+    """The producer may send so many more bytes of that stream (`log` for output)."""
+
+    no: int
+    epoch: int
+    stream: str
+    bytes: int
+
+
+class Ping(Message, tag=14):
+    """Are you there?"""
+
+    n: int
+
+
+class Quit(Message, tag=15):
+    """Finish what has begun, then exit."""
+
+
+# -- both ---------------------------------------------------------------------------------------------------------
+
+
+class Part(Message, tag=16):
+    """A piece of the body of a later message of the same attempt; `key` says which: see `split`."""
+
+    no: int
+    epoch: int
+    data: bytes
+
+
+FromWorker = Hello | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
+ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
+Bodied = Result | Items | Log | Start
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(messages: Sequence[Message]) -> bytes:
+    """These messages as one frame, or as several when large bodies are among them."""
+    if not any(len(getattr(message, "body", b"")) > _LARGE_BYTES for message in messages):
+        return _frame(messages)
+    frames: list[bytes] = []
+    held: list[Message] = []
+    size = 0
+    for message in messages:
+        for piece in split(message):
+            held.append(piece)
+            size += len(getattr(piece, "body", b"")) + len(getattr(piece, "data", b""))
+            if size >= PART_BYTES:
+                frames.append(_frame(held))
+                held, size = [], 0
+    if held:
+        frames.append(_frame(held))
+    return b"".join(frames)
+
+
+_LARGE_BYTES = 4096
+"""Batches in which no body is larger stay far below a frame's limit (at most `PREFETCH_JOBS` messages of 4 KiB)."""
+
+
+def _frame(messages: Sequence[Message]) -> bytes:
+    payload = _encoder.encode(messages)
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def split(message: Message) -> Iterator[Message]:
+    """The message itself, or its body in `Part`s and then the message with the rest.
+
+    A sender must not put another bodied message of the same attempt between the parts and their message.
+    """
+    body: bytes = getattr(message, "body", b"")
+    if len(body) <= PART_BYTES or isinstance(message, Progress):
+        yield message
+        return
+    assert isinstance(message, (Result, Items, Log, Start))
+    cuts = range(0, len(body) - PART_BYTES, PART_BYTES)
+    for at in cuts:
+        yield Part(message.no, message.epoch, body[at : at + PART_BYTES])
+    rest = body[len(cuts) * PART_BYTES :]
+    yield msgspec.structs.replace(message, parts=len(cuts), body=rest)
+
+
+class FrameError(Exception):
+    """The peer sent what is no frame of ours; the channel must be closed."""
+
+
+class Deframer:
+    """Bytes in, messages out; keeps the parts of a frame in a list and joins them once.
+
+    Args:
+        union: `FromWorker` or `ToWorker`, what the peer may send.
+    """
+
+    def __init__(self, union: object) -> None:
+        self._decode = msgspec.msgpack.Decoder(list[union]).decode  # type: ignore[valid-type]
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = 4
+        self._parts: dict[tuple[int, int], list[bytes]] = {}
+
+    def feed(self, data: bytes) -> list[Message]:
+        """All messages that are complete with `data`, with split bodies joined.
+
+        Raises:
+            FrameError: the length is out of bounds, or the payload is not a list of known messages.
+        """
+        self._chunks.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return []
+        buffer = b"".join(self._chunks) if len(self._chunks) > 1 else data
+        out: list[Message] = []
+        at, end = 0, len(buffer)
+        self._need = 4
+        while end - at >= 4:
+            size = int.from_bytes(buffer[at : at + 4], "big")
+            if not 0 < size <= FRAME_MAX_BYTES:
+                raise FrameError(f"frame of {size} bytes")
+            if end - at - 4 < size:
+                self._need = size + 4
+                break
+            try:
+                messages = self._decode(memoryview(buffer)[at + 4 : at + 4 + size])
+            except msgspec.DecodeError as error:
+                raise FrameError(str(error)) from None
+            at += 4 + size
+            out += self._joined(messages)
+        self._chunks = [buffer[at:]] if at < end else []
+        self._have = end - at
+        return out
+
+    def _joined(self, messages: list[Message]) -> list[Message]:
+        """`messages` without parts; usually the very list."""
+        if not self._parts and not any(isinstance(m, Part) or getattr(m, "parts", 0) for m in messages):
+            return messages
+        out: list[Message] = []
+        for message in messages:
+            if isinstance(message, Part):
+                self._parts.setdefault((message.no, message.epoch), []).append(message.data)
+                continue
+            if isinstance(message, (Result, Items, Log, Start)) and message.parts:
+                pieces = self._parts.pop((message.no, message.epoch), [])
+                if len(pieces) != message.parts:
+                    raise FrameError(f"{len(pieces)} parts where {message.parts} were announced")
+                message.body = b"".join((*pieces, message.body))
+                message.parts = 0
+            out.append(message)
+        return out

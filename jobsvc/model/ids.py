@@ -1,0 +1,62 @@
+"""F0: identifiers of jobs: UUIDv7 (RFC 9562 section 5.7), growing within one daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+_RAND_BITS = 74
+"""What UUIDv7 leaves for chance: 12 bits of rand_a and 62 of rand_b."""
+_STEP_BITS = 32
+"""Within one millisecond the next id adds a random step of up to 2**32: growing, and not to be guessed from one."""
+
+
+class IdMaker:
+    """Makes ids that grow, even when the clock stands still or steps back.
+
+    Args:
+        now_us: the wall clock in microseconds.
+        random_bits: `random_bits(k)` gives an integer of k random bits.
+    """
+
+    def __init__(self, now_us: Callable[[], int], random_bits: Callable[[int], int]) -> None:
+        self._now_us = now_us
+        self._bits = random_bits
+        self._ms = 0
+        self._tail = 0
+
+    def __call__(self) -> bytes:
+        """A new id, 16 bytes."""
+        ms = self._now_us() // 1000
+        if ms > self._ms:
+            self._ms = ms
+            # The top bit stays free, so that thousands of steps within the same millisecond never overflow.
+            self._tail = self._bits(_RAND_BITS - 1)
+        else:
+            self._tail += 1 + self._bits(_STEP_BITS)
+        rand_a, rand_b = self._tail >> 62, self._tail & ((1 << 62) - 1)
+        return ((self._ms << 80) | (0x7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b).to_bytes(16, "big")
+
+
+def id_text(job_id: bytes) -> str:
+    """The usual form, 8-4-4-4-12."""
+    h = job_id.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def parse_id(text: str) -> bytes | None:
+    """The 16 bytes of a canonical UUID text, None when it is not one."""
+    if len(text) != 36 or text.lower() != text:
+        return None
+    try:
+        value = UUID(text)
+    except ValueError:
+        return None
+    return value.bytes if str(value) == text else None
+
+
+def id_time_us(job_id: bytes) -> int | None:
+    """When a UUIDv7 was made, in microseconds since the epoch (whole milliseconds); None for other versions."""
+    if job_id[6] >> 4 != 7:
+        return None
+    return int.from_bytes(job_id[:6], "big") * 1000

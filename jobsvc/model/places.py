@@ -1,0 +1,30 @@
+"""F0: where a daemon keeps its things, and so where programs on the same machine find it. Reads and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+ENDPOINT_FILE = "endpoint.json"
+"""`{"url","unix","pid","boot"}`, written when the daemon listens, removed at a clean stop."""
+TOKEN_FILE = "token"  # noqa: S105 - a file name
+"""The admin token's text, written at the first start."""
+
+DATA_DIR_VARIABLE = "JOBSVC_DATA_DIR"
+SERVICE_DIR_VARIABLE = "STATE_DIRECTORY"
+"""Set by systemd for units with `StateDirectory=`."""
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """The data directory when no option names one; daemon and clients share this rule.
+
+    `$JOBSVC_DATA_DIR`, else the first of `$STATE_DIRECTORY`, else the user's folder for state
+    (`~/.local/state/jobsvc`, or below `$XDG_STATE_HOME`).
+    """
+    if named := environ.get(DATA_DIR_VARIABLE):
+        return Path(named).expanduser()
+    if service := environ.get(SERVICE_DIR_VARIABLE, "").split(":")[0]:
+        return Path(service)
+    from platformdirs import user_state_path  # 10 ms that a caller who names the folder need not pay
+
+    return user_state_path("jobsvc", appauthor=False)

@@ -1,0 +1,299 @@
+"""F2: one worker process: its channel, its pipes, its mark, its pulse; what the engine knows as a `Worker`.
+
+It tells what happens to it and does what it is told; when to start, replace or retire one is the slot's matter.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from jobsvc.model.errors import Exit
+from jobsvc.model.frames import PROTO, Credit, Hello, Log, Manifest, Message, Ping, Pong, Quit, Result
+from jobsvc.pool import tree
+from jobsvc.pool.channel import Channel
+from jobsvc.pool.mark import Mark
+from jobsvc.pool.printed import Printed
+from jobsvc.pool.pulse import Pulse
+from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_words
+from jobsvc.ports import Death
+
+START_S = 30.0
+"""From the start to the manifest: the task modules are imported meanwhile, and some import whole frameworks."""
+QUIT_S = 5.0
+"""From `Quit` to the kill: nothing that counts runs any more, but a given-up thread may hold the process."""
+SILENT_EXIT_S = 1.0
+"""From the end of the channel to the kill: a process that exits closes its descriptors a moment before it is reaped."""
+
+CHANNEL_FD = 3
+MARK_FD = 4
+"""Where a worker finds them; 0, 1 and 2 are what they always are."""
+
+HostKind = Literal["io", "cpu"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What every worker of a kind is told at its start."""
+
+    kind: HostKind
+    boot: str
+    modules: tuple[str, ...]
+    path: tuple[str, ...]
+    slots: Mapping[str, int]
+
+    def argv(self) -> list[str]:
+        """The command line of the worker's program."""
+        config = {
+            "kind": self.kind,
+            "boot": self.boot,
+            "modules": self.modules,
+            "path": self.path,
+            "package_dir": str(PACKAGE_DIR),
+            "channel": CHANNEL_FD,
+            "mark": MARK_FD,
+            "threads": self.slots.get("thread", 0),
+        }
+        return [sys.executable, "-m", f"jobsvc.worker.{self.kind}", "--config", msgspec.json.encode(config).decode()]
+
+
+class Owner(Protocol):
+    """Who is told what becomes of a worker process: its slot."""
+
+    def loaded(self, manifest: Manifest) -> None:
+        """It has sent its manifest, which may say that a module did not load."""
+
+    def broken(self, why: str) -> None:
+        """It is no use: it speaks another version, or has not sent its manifest in time."""
+
+    def messages(self, messages: Sequence[Message]) -> None:
+        """Messages of attempts."""
+
+    def asked_to_quit(self) -> None:
+        """The engine has no more use for it."""
+
+    def ended(self, death: Death) -> None:
+        """It is gone, and everything it said has been told."""
+
+
+_OURS = (Hello, Manifest, Pong)
+
+
+class WorkerProcess:
+    """See the module; implements `ports.Worker`.
+
+    Args:
+        monotonic: for the heartbeat.
+        owner: told in this order: `loaded` or `broken`, any `messages`, `ended` once.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, worker_id: str, plan: Plan, launcher: Launcher, monotonic: Callable[[], float], owner: Owner
+    ) -> None:
+        self.id = worker_id
+        self.kind: HostKind = plan.kind
+        self.slots: Mapping[str, int] = plan.slots
+        self._plan = plan
+        self._launcher = launcher
+        self._owner = owner
+        self._fate: Literal["killed", "stalled", "lost", "quit"] | None = None  # why we end it
+        self._mark: Mark | None = None
+        self._child: Child | None = None
+        self._channel: Channel | None = None
+        self._timer: IDelayedCall | None = None
+        self._printed = [Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")]
+        self._pulse = Pulse(launcher.clock, monotonic, lambda n: self.send([Ping(n)]), self._stalled)
+
+    # -- life
+
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: none is to be had.
+        """
+        launcher = self._launcher
+        mark = Mark()
+        ours, theirs = socket.socketpair()
+        out, err = self._printed
+        try:
+            self._child, out.inlet, err.inlet = launcher.start(
+                self._plan.argv(),
+                out.feed,
+                err.feed,
+                self._ended,
+                options=("--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
+                descriptors=(theirs.fileno(), mark.fd),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            mark.close_fd()
+        self._mark = mark
+        self._channel = Channel(launcher.reactor, launcher.clock, ours.detach(), self._received, self._silent)
+        self._child.watch(self._channel)
+        self._arm(START_S, self._late)
+
+    def ready(self) -> None:
+        """It serves from now on."""
+        if self.kind == "io":
+            self._pulse.start()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number while it lives."""
+        return self._child.pid if self._child is not None and self._child.alive else None
+
+    def _arm(self, seconds: float, call: Callable[[], None]) -> None:
+        self._disarm()
+        self._timer = self._launcher.clock.callLater(seconds, call)
+
+    def _disarm(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _late(self) -> None:
+        self._owner.broken(f"it has not sent its manifest within {START_S:g} s: a task module hangs in its import")
+
+    # -- what it says
+
+    def _received(self, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, _OURS):
+                messages = [other for other in messages if not self._handled(other)]
+                break
+        for message in messages:
+            if isinstance(message, Result):
+                # What it printed before this end comes before this end, whichever pipe is read first.
+                self._finish_printed((message.no, message.epoch) if self.kind == "cpu" else None)
+                break
+        if messages:
+            self._owner.messages(messages)
+
+    def _handled(self, message: Message) -> bool:
+        if isinstance(message, Pong):
+            self._pulse.heard()
+        elif isinstance(message, Manifest):
+            self._disarm()
+            self._owner.loaded(message)
+        elif isinstance(message, Hello):
+            if message.proto != PROTO or message.boot != self._plan.boot:
+                self._owner.broken(f"it speaks protocol {message.proto} of boot {message.boot}: another version of jobsvc")
+        else:
+            return False
+        return True
+
+    def _finish_printed(self, attempt: tuple[int, int] | None) -> None:
+        for printed in self._printed:
+            printed.finish(attempt)
+
+    def _printed_log(self, log: Log) -> None:
+        self._owner.messages([log])
+
+    def printed_tail(self) -> str:
+        """The last words on stderr, for the error of one that did not start."""
+        return self._printed[1].tail()
+
+    # -- what it is told
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See `ports.Worker`."""
+        if any(printed.owing for printed in self._printed):
+            messages = self._own_credit(messages)
+        if self._channel is not None and messages:
+            self._channel.send(messages)
+
+    def _own_credit(self, messages: Sequence[Message]) -> list[Message]:
+        """Credit for what was read from the pipes stays here; the worker gets what it sent itself."""
+        left: list[Message] = []
+        for message in messages:
+            rest: Message | None = message
+            for printed in self._printed:
+                if isinstance(rest, Credit):
+                    rest = printed.settle(rest)
+            if rest is not None:
+                left.append(rest)
+        return left
+
+    def running(self) -> tuple[int, int, int] | None:
+        """See `ports.Worker`."""
+        return self._mark.read() if self._mark is not None and self.kind == "cpu" else None
+
+    def _runs(self) -> tuple[int, int] | None:
+        now = self.running()
+        return None if now is None else now[:2]
+
+    def kill(self, no: int, epoch: int) -> bool:
+        """See `ports.Worker`; only a cpu worker that runs this very attempt is killed."""
+        if self.kind != "cpu" or self._runs() != (no, epoch):
+            return False
+        self.destroy("killed")
+        return True
+
+    def quit(self) -> None:
+        """See `ports.Worker`."""
+        self._owner.asked_to_quit()
+
+    def dismiss(self) -> None:
+        """Let it exit, and kill it when it does not."""
+        self._pulse.stop()
+        self.send([Quit()])
+        self._fate = self._fate or "quit"
+        self._arm(QUIT_S, self._not_gone)
+
+    def _not_gone(self) -> None:
+        self._log.info("{worker} does not exit: killed", worker=self.id, action="worker_quit_killed")
+        self.destroy("quit")
+
+    def destroy(self, fate: Literal["killed", "stalled", "lost", "quit"]) -> None:
+        """Kill it with all that it has started; `fate` is what its death will be called."""
+        self._pulse.stop()
+        self._disarm()
+        if self._child is not None and self._child.alive:
+            self._fate = self._fate or fate
+            tree.kill_tree(self._child.pid)
+
+    # -- its end
+
+    def _stalled(self) -> None:
+        self._log.error("{worker} does not answer: killed", worker=self.id, action="worker_stalled")
+        self.destroy("stalled")
+
+    def _silent(self) -> None:
+        """The channel has come to its end; usually the process is about to be reaped."""
+        assert self._child is not None
+        assert self._channel is not None
+        if self._child.alive:
+            if self._channel.broken:
+                self.destroy("lost")
+            else:
+                self._arm(SILENT_EXIT_S, lambda: self.destroy("lost"))
+        self._child.inlet_ended()
+
+    def _ended(self, end: Exit) -> None:
+        self._pulse.stop()
+        self._disarm()
+        mark = self._mark.read() if self._mark is not None else None
+        attempt = None if mark is None else mark[:2]
+        self._finish_printed(attempt if self.kind == "cpu" else None)
+        how = self._how(end)
+        self._log.info(
+            "{worker} {words}", worker=self.id, words=exit_words(end), how=how, running=attempt, action="worker_ended"
+        )
+        blamed = attempt if self.kind == "cpu" or how == "stalled" else None
+        self._owner.ended(Death(how, end, blamed))
+
+    def _how(self, end: Exit) -> Literal["exit", "killed", "stalled", "lost", "quit"]:
+        if self._fate is not None and (end.name == "SIGKILL" or self._fate in ("quit", "lost")):
+            return self._fate
+        return "lost" if end.name == "SIGKILL" else "exit"

@@ -1,0 +1,380 @@
+"""F2: one place for a worker: starts it, offers it to the engine, replaces it when it dies, lets it go at the end.
+
+The table at the end of this module is the whole of its life. The first start is a trial: whoever asked for it hears
+how it ends. Later starts are the slot's own matter and are repeated. Which code is right is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from automat import TypeMachineBuilder
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from jobsvc.model.errors import Exit
+from jobsvc.model.frames import Manifest, Message
+from jobsvc.pool.backoff import Backoff
+from jobsvc.pool.process import HostKind, Owner, WorkerProcess
+from jobsvc.pool.spawn import exit_words
+from jobsvc.ports import Death, WorkerListener
+
+
+class Trial(Protocol):
+    """Who started the slot: hears once how its first worker came up, and when the slot is gone."""
+
+    def slot_loaded(self, slot: Slot, manifest: Manifest) -> None:
+        """Its first worker has imported the modules and waits for `serve`."""
+
+    def slot_failed(self, slot: Slot, why: str) -> None:
+        """Its first worker is no use; the slot is on its way out."""
+
+    def slot_gone(self, slot: Slot) -> None:
+        """It has no process and will never have one again."""
+
+    def fits(self, manifest: Manifest) -> str | None:
+        """Why a worker with this manifest may not serve beside the others; None = it may."""
+
+
+class Inputs(Protocol):
+    """What may happen to a slot."""
+
+    def start(self) -> None:
+        """Start the first worker."""
+
+    def loaded(self, manifest: Manifest) -> None:
+        """The worker has imported the modules."""
+
+    def broken(self, why: str) -> None:
+        """The worker is no use."""
+
+    def serve(self) -> None:
+        """Offer the worker to the engine."""
+
+    def died(self, death: Death) -> None:
+        """The process is gone."""
+
+    def again(self) -> None:
+        """The time of waiting is over."""
+
+    def retire(self) -> None:
+        """No new attempts; those that run may finish."""
+
+    def quit(self) -> None:
+        """Nothing runs in it any more, or what runs does not count."""
+
+
+class Core:
+    """What a slot holds, and its single steps; the machine decides which."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        kind: HostKind,
+        hire: Callable[[HostKind, Owner], WorkerProcess],
+        listener: WorkerListener,
+        trial: Trial,
+        clock: IReactorTime,
+        monotonic: Callable[[], float],
+        backoff: Backoff,
+    ) -> None:
+        self.kind = kind
+        self.worker: WorkerProcess | None = None
+        self.slot: Slot | None = None
+        self.state = "new"
+        self.offered = False  # the engine knows the worker
+        self.restarts = 0
+        self.started = 0.0
+        self.hire = hire
+        self.listener = listener
+        self.trial = trial
+        self.clock = clock
+        self.monotonic = monotonic
+        self.backoff = backoff
+        self.timer: IDelayedCall | None = None
+
+    def launch(self, machine: Inputs) -> None:
+        """Start a process; one that cannot be had counts as one that died."""
+        assert self.slot is not None
+        self.offered = False
+        self.started = self.monotonic()
+        self.worker = self.hire(self.kind, self.slot)
+        try:
+            self.worker.start()
+        except OSError as error:
+            self._log.failure("no process for a worker", action="spawn_failed")
+            machine.died(Death("exit", Exit(name=type(error).__name__)))
+
+    def offer(self) -> None:
+        """The engine may use it."""
+        assert self.worker is not None
+        self.offered = True
+        self.worker.ready()
+        self.listener.worker_ready(self.worker)
+
+    def bury(self, death: Death) -> None:
+        """It is dead: the engine hears of it, if it ever knew it."""
+        worker, self.worker = self.worker, None
+        if self.offered and worker is not None:
+            self.offered = False
+            self.listener.worker_died(worker, death)
+
+    def destroy(self) -> None:
+        """Kill it."""
+        if self.worker is not None:
+            self.worker.destroy("quit")
+
+    def dismiss(self) -> None:
+        """Let it exit."""
+        if self.worker is not None:
+            self.worker.dismiss()
+
+    def wait(self, machine: Inputs, death: Death) -> None:
+        """Start another one, now or later."""
+        blameless = death.how in ("killed", "stalled") or death.running is not None
+        delay_s = self.backoff.next_s(self.monotonic() - self.started, blameless=blameless)
+        self.restarts += 1
+        if delay_s:
+            self._log.warn(
+                "a {kind} worker is started again in {delay_s:.2f} s", kind=self.kind, delay_s=delay_s, action="restart_waits"
+            )  # fmt: skip
+        self.timer = self.clock.callLater(delay_s, machine.again)
+
+    def cancel_wait(self) -> None:
+        """No other one is wanted."""
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+
+    def fail(self, why: str) -> None:
+        """The trial has failed."""
+        assert self.slot is not None
+        self.trial.slot_failed(self.slot, why)
+
+    def gone(self) -> None:
+        """The slot is at its end."""
+        assert self.slot is not None
+        self.trial.slot_gone(self.slot)
+
+    def death_words(self, death: Death) -> str:
+        """Why the first worker came to nothing, with its last words."""
+        tail = self.worker.printed_tail() if self.worker is not None else ""
+        words = f"the {self.kind} worker {exit_words(death.exit)} before it had loaded the tasks"
+        return f"{words}:\n{tail}" if tail else words
+
+
+class Slot:
+    """A place for one worker; the owner of its processes and the face of the machine."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        core.slot = self
+        self._machine = Machine(core)
+
+    # -- what others see
+
+    @property
+    def kind(self) -> HostKind:
+        """Of its worker."""
+        return self._core.kind
+
+    @property
+    def state(self) -> str:
+        """Its state in the table."""
+        return self._core.state
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        """The worker it holds now."""
+        return self._core.worker
+
+    @property
+    def restarts(self) -> int:
+        """How often its worker was replaced."""
+        return self._core.restarts
+
+    # -- what its maker asks of it
+
+    def start(self) -> None:
+        """Start the first worker and tell the trial how it went."""
+        self._machine.start()
+
+    def serve(self) -> None:
+        """Offer the loaded worker to the engine."""
+        self._machine.serve()
+
+    def retire(self) -> None:
+        """No new attempts; `Worker.quit` will end it."""
+        self._machine.retire()
+
+    def quit(self) -> None:
+        """Let it exit, by force if it does not."""
+        self._machine.quit()
+
+    # -- what its worker tells
+
+    def loaded(self, manifest: Manifest) -> None:
+        """See `Owner`."""
+        if manifest.error is not None:
+            self._machine.broken(manifest.error)
+        else:
+            self._machine.loaded(manifest)
+
+    def broken(self, why: str) -> None:
+        """See `Owner`."""
+        self._machine.broken(why)
+
+    def messages(self, messages: Sequence[Message]) -> None:
+        """See `Owner`. Past the machine: this is the path of every job."""
+        core = self._core
+        if core.offered and core.worker is not None:
+            core.listener.worker_messages(core.worker, messages)
+
+    def asked_to_quit(self) -> None:
+        """See `Owner`."""
+        self._machine.quit()
+
+    def ended(self, death: Death) -> None:
+        """See `Owner`."""
+        self._machine.died(death)
+
+
+# == the table ====================================================================================================
+
+builder = TypeMachineBuilder(Inputs, Core)
+
+new = builder.state("new")
+loading = builder.state("loading")  # first start: the modules are being imported
+loaded = builder.state("loaded")  # waits for the other workers of its generation
+ready = builder.state("ready")  # the engine uses it
+waiting = builder.state("waiting")  # no process: backoff
+starting = builder.state("starting")  # a later start
+retiring = builder.state("retiring")  # finishes what runs
+stopping = builder.state("stopping")  # told to exit, or killed
+dead = builder.state("dead")
+
+
+@new.upon(Inputs.start).to(loading)
+def _begin(machine: Inputs, core: Core) -> None:
+    core.state = "starting"
+    core.launch(machine)
+
+
+@loading.upon(Inputs.loaded).to(loaded)
+def _loaded(machine: Inputs, core: Core, manifest: Manifest) -> None:
+    assert core.slot is not None
+    core.trial.slot_loaded(core.slot, manifest)
+
+
+@loading.upon(Inputs.broken).to(stopping)
+def _useless(machine: Inputs, core: Core, why: str) -> None:
+    core.state = "stopping"
+    core.destroy()
+    core.fail(why)
+
+
+@loading.upon(Inputs.died).to(dead)
+@loaded.upon(Inputs.died).to(dead)
+def _died_on_trial(machine: Inputs, core: Core, death: Death) -> None:
+    core.state = "dead"
+    core.fail(core.death_words(death))
+    core.bury(death)
+    core.gone()
+
+
+@loaded.upon(Inputs.serve).to(ready)
+def _serve(machine: Inputs, core: Core) -> None:
+    core.state = "ready"
+    core.offer()
+
+
+@ready.upon(Inputs.died).to(waiting)
+def _replace(machine: Inputs, core: Core, death: Death) -> None:
+    core.state = "waiting"
+    core.bury(death)
+    core.wait(machine, death)
+
+
+@waiting.upon(Inputs.again).to(starting)
+def _again(machine: Inputs, core: Core) -> None:
+    core.state = "starting"
+    core.launch(machine)
+
+
+@starting.upon(Inputs.loaded).to(ready)
+def _loaded_again(machine: Inputs, core: Core, manifest: Manifest) -> None:
+    why = core.trial.fits(manifest)
+    if why is not None:
+        core._log.error("a new worker may not serve: {why}", why=why, action="worker_unfit")
+        core.destroy()
+        return
+    core.state = "ready"
+    core.offer()
+
+
+@starting.upon(Inputs.broken).loop()
+def _useless_again(machine: Inputs, core: Core, why: str) -> None:
+    core._log.error("a new {kind} worker is no use: {why}", kind=core.kind, why=why, action="worker_broken")
+    core.destroy()
+
+
+@starting.upon(Inputs.died).to(waiting)
+def _died_again(machine: Inputs, core: Core, death: Death) -> None:
+    core.state = "waiting"
+    core._log.error("{words}", words=core.death_words(death), action="worker_start_failed")
+    core.bury(death)
+    core.wait(machine, death)
+
+
+@ready.upon(Inputs.retire).to(retiring)
+def _retire(machine: Inputs, core: Core) -> None:
+    core.state = "retiring"
+    assert core.worker is not None
+    core.listener.worker_retiring(core.worker)
+
+
+@ready.upon(Inputs.quit).to(stopping)
+@retiring.upon(Inputs.quit).to(stopping)
+def _quit(machine: Inputs, core: Core) -> None:
+    core.state = "stopping"
+    core.dismiss()
+
+
+@loading.upon(Inputs.quit).to(stopping)
+@loaded.upon(Inputs.quit).to(stopping)
+@starting.upon(Inputs.quit).to(stopping)
+@starting.upon(Inputs.retire).to(stopping)
+def _abandon(machine: Inputs, core: Core) -> None:
+    core.state = "stopping"
+    core.destroy()
+
+
+@waiting.upon(Inputs.quit).to(dead)
+@waiting.upon(Inputs.retire).to(dead)
+def _never_again(machine: Inputs, core: Core) -> None:
+    core.state = "dead"
+    core.cancel_wait()
+    core.gone()
+
+
+@retiring.upon(Inputs.died).to(dead)
+@stopping.upon(Inputs.died).to(dead)
+def _gone(machine: Inputs, core: Core, death: Death) -> None:
+    core.state = "dead"
+    core.bury(death)
+    core.gone()
+
+
+# What changes nothing any more.
+for _state in (stopping, dead):
+    _state.upon(Inputs.retire).loop().returns(None)
+    _state.upon(Inputs.quit).loop().returns(None)
+    _state.upon(Inputs.broken).loop().returns(None)
+    _state.upon(Inputs.loaded).loop().returns(None)
+retiring.upon(Inputs.retire).loop().returns(None)
+stopping.upon(Inputs.serve).loop().returns(None)
+dead.upon(Inputs.serve).loop().returns(None)
+new.upon(Inputs.quit).to(dead)(lambda machine, core: core.gone())
+
+Machine = builder.build()

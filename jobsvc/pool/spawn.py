@@ -1,0 +1,200 @@
+"""F2: starts processes through `worker/launch.py` and follows each to its last byte.
+
+The end of a process is told once, after everything it printed or sent has been read: the exit status alone comes
+first, and output behind it would be lost. Workers and commands start the same way; what they say is not this module's
+matter.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+import jobsvc
+from jobsvc.model.errors import Exit
+from jobsvc.pool import tree
+from jobsvc.pool.descriptors import Inlet, IPoolReactor
+
+EXIT_DRAIN_S = 1.0
+"""After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
+
+PACKAGE_DIR = Path(jobsvc.__path__[0]).resolve().parent
+"""The folder in which the workers find this very package."""
+LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
+
+SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
+SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+"""What user code must not inherit: our token, and the service manager's ways to us."""
+BOOT_VARIABLE = "JOBSVC_BOOT"
+"""Marks every process of this start of the daemon, however far from it."""
+
+
+def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
+    """The daemon's environment without its secrets, with the mark of this start."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS
+    }
+    return {**kept, BOOT_VARIABLE: boot}
+
+
+def exit_of(reason: Failure) -> Exit:
+    """How a process ended, from what the reactor says of it."""
+    end = reason.value
+    if isinstance(end, ProcessTerminated) and end.signal is not None:
+        return Exit(signal=end.signal, name=_signal_name(end.signal))
+    assert isinstance(end, (ProcessDone, ProcessTerminated))
+    return Exit(code=end.exitCode or 0)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"  # a real-time signal
+
+
+def exit_words(end: Exit | None) -> str:
+    """The same for people."""
+    if end is None:
+        return "could not be started"
+    return f"was ended by {end.name}" if end.signal is not None else f"exited with status {end.code}"
+
+
+class Child(ProcessProtocol):
+    """One process from its start to its last byte.
+
+    Args:
+        on_ended: called once: it is reaped, and every inlet has ended.
+    """
+
+    def __init__(self, clock: IReactorTime, on_ended: Callable[[Exit], None]) -> None:
+        self.pid = 0
+        self.exit: Exit | None = None
+        self._clock = clock
+        self._on_ended = on_ended
+        self._inlets: list[Inlet] = []
+        self._timer: IDelayedCall | None = None
+        self._told = False
+
+    @property
+    def alive(self) -> bool:
+        """Not reaped: its number is still its own."""
+        return self.exit is None
+
+    def watch(self, inlet: Inlet) -> None:
+        """One more descriptor that must come to its end before the process counts as ended."""
+        self._inlets.append(inlet)
+
+    def connectionMade(self) -> None:
+        """It has been started."""
+        assert self.transport is not None
+        self.pid = self.transport.pid
+
+    def processExited(self, reason: Failure) -> None:
+        """It is reaped. What it left behind in its group goes too; what it wrote may still lie in the pipes."""
+        self.exit = exit_of(reason)
+        tree.kill_group(self.pid)
+        for inlet in self._inlets:
+            inlet.resume()  # what is left is bounded by the pipe, so no one need wait for credit
+        self._timer = self._clock.callLater(EXIT_DRAIN_S, self._cut)
+        self.inlet_ended()
+
+    def inlet_ended(self) -> None:
+        """One of the inlets has come to its end."""
+        if self.exit is None or self._told or any(inlet.open for inlet in self._inlets):
+            return
+        self._told = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._on_ended(self.exit)
+
+    def _cut(self) -> None:
+        for inlet in self._inlets:
+            inlet.drain()
+        for inlet in self._inlets:
+            inlet.close()
+
+
+class Launcher:
+    """Starts processes for one daemon.
+
+    Args:
+        cwd: where they start, and what relative folders are relative to.
+        env: what they inherit: see `child_environment`.
+    """
+
+    def __init__(self, reactor: IPoolReactor, clock: IReactorTime, cwd: Path, env: Mapping[str, str]) -> None:
+        self.reactor = reactor
+        self.clock = clock
+        self.cwd = cwd
+        self.env = dict(env)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        on_out: Callable[[bytes], None],
+        on_err: Callable[[bytes], None],
+        on_ended: Callable[[Exit], None],
+        *,
+        options: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> tuple[Child, Inlet, Inlet]:
+        """Start `argv`: the process and the inlets of its stdout and stderr. It reads /dev/null.
+
+        Args:
+            options: of launch.py.
+            descriptors: ours; the child has them as 3, 4, …
+            cwd: relative to the launcher's.
+            env: added to the launcher's.
+
+        Raises:
+            OSError: no process or descriptor is to be had.
+        """
+        folder = self.cwd / (cwd or "")
+        change = [] if str(folder) == _here() else ["--chdir", str(folder)]
+        words = [sys.executable, "-I", "-S", str(LAUNCH), "--parent", str(os.getpid()), *change, *options, "--", *argv]
+        child = Child(self.clock, on_ended)
+        theirs = [os.open(os.devnull, os.O_RDONLY)]
+        inlets: list[Inlet] = []
+        try:
+            for on_bytes in (on_out, on_err):
+                read, write = os.pipe()
+                theirs.append(write)
+                inlets.append(Inlet(self.reactor, read, on_bytes, child.inlet_ended))
+                child.watch(inlets[-1])
+            # No `path`: with one, Twisted would fork the daemon instead of spawning.
+            self.reactor.spawnProcess(
+                child,
+                words[0],
+                words,
+                env=self.env | dict(env or {}),
+                childFDs=dict(enumerate((*theirs, *descriptors))),
+            )
+        except BaseException:
+            for inlet in inlets:
+                inlet.close()
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        return child, inlets[0], inlets[1]
+
+
+def _here() -> str | None:
+    """The daemon's folder; None when it has been removed under it."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None

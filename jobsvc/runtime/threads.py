@@ -1,0 +1,85 @@
+"""F1: a named, bounded pool of threads for blocking work. The reactor's own pool is not ours and is never used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from jobsvc.model.errors import JobsvcError
+from jobsvc.runtime.waiting import Waiters
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class NamedPool:
+    """Threads that start when first needed, with a bound on how much may wait for them.
+
+    Args:
+        reactor: where answers are delivered.
+        name: of the pool, and the beginning of its threads' names.
+        threads: most threads at once; they live until `stop`.
+        waiting_max: how many calls may wait beyond those that run; more are refused (`overloaded`).
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, threads: int, waiting_max: int) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._in_flight_max = threads + waiting_max
+        self._in_flight = 0
+        self._idle: Waiters[None] = Waiters()
+        self._pool = ThreadPool(0, threads, name)
+        self._started = self._stopped = False
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait or run, also those whose asker has cancelled: a thread cannot be stopped."""
+        return self._in_flight
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Call `function` in a thread. The Deferred fails with what it raises, or `JobsvcError` `overloaded`."""
+        if self._stopped or self._in_flight >= self._in_flight_max:
+            why = "is stopping" if self._stopped else "has too much waiting"
+            return fail(JobsvcError("overloaded", f"The pool {self._name} {why}; try again later.", retry_after_s=1))
+        if not self._started:
+            self._pool.start()
+            self._started = True
+        answer: Deferred[T] = Deferred()
+        self._in_flight += 1
+
+        def ended(success: bool, value: T | Failure) -> None:
+            self._reactor.callFromThread(self._deliver, answer, value)
+
+        self._pool.callInThreadWithCallback(ended, function, *args, **kwargs)
+        return answer
+
+    def _deliver(self, answer: Deferred[T], value: T | Failure) -> None:
+        self._in_flight -= 1
+        if isinstance(value, Failure):
+            answer.errback(value)
+        else:
+            answer.callback(value)
+        if not self._in_flight:
+            self._idle.fire(None)
+
+    async def drained(self) -> None:
+        """Returns when nothing waits or runs."""
+        while self._in_flight:
+            await self._idle.wait()
+
+    def stop(self) -> Deferred[None]:
+        """Refuse new calls, let all calls in hand end, then end the threads."""
+        self._stopped = True
+
+        async def drain_and_join() -> None:
+            await self.drained()
+            if self._started:
+                self._started = False
+                self._pool.stop()
+
+        return cast("Deferred[None]", Deferred.fromCoroutine(drain_and_join()))

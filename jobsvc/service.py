@@ -1,0 +1,319 @@
+"""F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, each step awaited.
+
+Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
+ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
+workers end → streams get their last event, listeners close → store checkpoint → lock released.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from ipaddress import ip_address
+from random import Random
+from time import time_ns
+from typing import Any, cast
+from uuid import uuid4
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from jobsvc.config import Config
+from jobsvc.engine.engine import Engine, EngineConfig
+from jobsvc.http.site import make_site
+from jobsvc.model.errors import JobsvcError
+from jobsvc.pool.supervision import ModuleLoadError, Pool, PoolConfig
+from jobsvc.pool.watch import ModuleWatch
+from jobsvc.runtime.waiting import Background, within
+from jobsvc.store.folder import DataFolder, FolderRefused
+from jobsvc.store.opening import make_store
+from jobsvc.store.sqlite import StoreRefused
+
+EXIT_MARGIN_S = 15.0
+"""What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint."""
+STOP_GRACE_S = 3.0
+"""After the drain's time is up: between the polite ask and the end of the workers."""
+
+
+def now_us() -> int:
+    """The wall clock."""
+    return time_ns() // 1000
+
+
+class Daemon(Service):
+    """One jobsvc daemon.
+
+    Args:
+        owns_process: started by twistd or twist: a failed start ends the process with status 1, a clean stop with 0,
+            and signals during the stop are ours.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: Config, reactor: IReactorCore, *, owns_process: bool) -> None:
+        self.config = config
+        self.boot = uuid4().hex
+        self.started_at = now_us()
+        self._reactor: Any = reactor
+        self._owns_process = owns_process
+        self._background = Background()
+        self._ports: list[IListeningPort] = []
+        self._hurry: Deferred[None] | None = None
+        self._started: Deferred[None] | None = None
+        self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
+        self.store = make_store(config.durability, self.folder.database, self._reactor, self._store_failed)
+        random = Random(secrets.randbits(128))  # noqa: S311 - jitter and ids, no secrets
+        self.engine = Engine(
+            self.store,
+            cast("IReactorTime", reactor),
+            now_us,
+            random.getrandbits,
+            random.uniform,
+            EngineConfig(config.args_max, config.keep_s),
+            self._worn,
+        )
+        self.pool = Pool(
+            self._reactor,
+            self.engine,
+            PoolConfig(
+                modules=config.tasks,
+                path=config.path,
+                cpu_workers=config.cpu_workers,
+                threads=config.threads,
+                loop_slots=config.loop_slots,
+            ),
+            boot=self.boot,
+        )
+        self.is_ready = False
+        self._watch: ModuleWatch | None = None
+
+    # -- start
+
+    def startService(self) -> None:
+        """Take the directory and the ports, which needs no running reactor; the rest follows once it runs.
+
+        Raises:
+            SystemExit: one line that says what is wrong and what to do.
+        """
+        super().startService()
+        try:
+            self.folder.take()
+            token = self.folder.token()
+        except FolderRefused as error:
+            raise SystemExit(f"jobsvc: {error}") from None
+        self.site = make_site(self.engine, self, token, self._reactor)
+        for description in self.config.listen:
+            self._listen(description)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _listen(self, description: str) -> None:
+        problem: list[Failure] = []
+        try:
+            listening = serverFromString(self._reactor, description).listen(self.site)
+        except (ValueError, TypeError, KeyError) as error:
+            raise SystemExit(f"jobsvc: --listen {description}: {error}") from None
+        listening.addCallbacks(self._ports.append, problem.append)
+        if problem:
+            raise SystemExit(f"jobsvc: --listen {description}: {problem[0].getErrorMessage()}")
+        for port in self._ports[-1:]:
+            host = port.getHost()
+            address = getattr(host, "host", None)
+            if address is not None and not ip_address(address).is_loopback and not _encrypted(description):
+                raise SystemExit(
+                    f"jobsvc: --listen {description}: {address} is open to other machines and not encrypted; "
+                    "listen on 127.0.0.1, on unix:, or on ssl: and tls: endpoints"
+                )
+
+    def _begin(self) -> None:
+        self._started = Deferred.fromCoroutine(self._start())
+        self._started.addErrback(self._start_failed)
+
+    async def _start(self) -> None:
+        await self.store.open()
+        recovered = await self.store.recover(now_us())
+        await self.pool.start()
+        await self.engine.start()
+        self.is_ready = True
+        if self.config.reload:
+            self._watch = ModuleWatch(self._reactor, self.config.tasks, self.config.path, self._changed)
+            self._watch.start()
+        url, unix = self._address()
+        self.folder.publish(url, unix)
+        self._log.info(
+            "ready on {where}; {queued} interrupted jobs queued again, {failed} failed, {cancelled} cancelled",
+            where=url or unix, queued=recovered.queued, failed=recovered.failed, cancelled=recovered.cancelled,
+            action="ready",
+        )  # fmt: skip
+
+    def _address(self) -> tuple[str | None, str | None]:
+        """(url, path of the Unix socket) of the first listener of each kind."""
+        url = unix = None
+        for port, description in zip(self._ports, self.config.listen, strict=True):
+            host: Any = port.getHost()
+            if hasattr(host, "port"):
+                name = f"[{host.host}]" if ":" in host.host else host.host
+                scheme = "https" if _encrypted(description) else "http"
+                url = url or f"{scheme}://{name}:{host.port}"
+            else:
+                name = host.name
+                unix = unix or (name.decode() if isinstance(name, bytes) else name)
+        return url, unix
+
+    def _start_failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if failure.check(ModuleLoadError, StoreRefused):
+            self.fail(f"jobsvc: {failure.value}")
+        else:
+            self.fail(f"jobsvc: cannot start: {failure.getErrorMessage()}\n{failure.getTraceback()}")
+
+    def fail(self, words: str) -> None:
+        """The daemon cannot go on: say why, end, and make sure that the status is not 0."""
+        self._log.error("{words}", words=words, action="failed")
+        sys.stderr.write(words.rstrip() + "\n")
+        sys.stderr.flush()
+        self.is_ready = False
+        if self._owns_process:
+            self._end_with(1)
+            self._reactor.stop()
+
+    def _end_with(self, status: int) -> None:
+        """Neither launcher lets a service choose the exit status: take it when all has been shut down."""
+
+        def leave() -> None:
+            logging_done = getattr(self._reactor, "_exitSignal", None)
+            if status == 0 and logging_done is not None:
+                # A clean drain after SIGTERM is a success: without this the launcher would raise the signal again.
+                self._reactor._exitSignal = None  # noqa: SLF001 - no public door (Twisted 26.10, _twistd and _twist)
+            elif status:
+                os._exit(status)
+
+        self._reactor.addSystemEventTrigger("after", "shutdown", leave)
+
+    # -- while it runs
+
+    def _store_failed(self, failure: Failure) -> None:
+        """A write the disk refused: nothing may be acknowledged any more. Restart and recovery make it right."""
+        self._log.failure("the store failed", failure, action="store_failed")
+        self.fail(f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}")
+
+    def _worn(self, worker: Any) -> None:
+        self._background.run("replacing a worker", self._replace(worker.id))
+
+    async def _replace(self, worker_id: str) -> None:
+        await self.pool.replace(worker_id)
+
+    def _changed(self) -> None:
+        self._background.run("reload of changed modules", self._reload_changed())
+
+    async def _reload_changed(self) -> None:
+        try:
+            await self.pool.reload()
+        except ModuleLoadError as error:
+            self._log.error("the changed code does not load, the old one goes on: {error}", error=error, action="reload_failed")
+
+    # -- what the edge shows of it
+
+    def ready(self) -> list[tuple[str, bool, str]]:
+        """(name, whether it is well, one line) for `/readyz?verbose`; the first tells whether all is ready."""
+        workers = self.pool.workers()
+        up = sum(worker["state"] == "ready" for worker in workers)
+        return [
+            ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
+            ("workers", bool(up), f"{up} of {len(workers)} ready"),
+            ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
+        ]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers in the shape of `/v1/workers`."""
+        return [{**worker, "running": self.engine.running_on(worker["id"])} for worker in self.pool.workers()]
+
+    def reload(self) -> Deferred[dict[str, Any]]:
+        """New workers with the code as it is on disk now; on an error the old ones go on."""
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> dict[str, Any]:
+        try:
+            await self.pool.reload()
+        except ModuleLoadError as error:
+            raise JobsvcError("conflict", f"the new code does not load, the old one goes on: {error}") from None
+        return {"tasks": sorted(self.engine.board.tasks), "workers": len(self.pool.workers())}
+
+    # -- stop
+
+    def stopService(self) -> Deferred[None]:
+        """Drain and stop; see the module. A second signal shortens the wait to nothing."""
+        super().stopService()
+        self._arm_watchdog()
+        if self._owns_process:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self._reactor.callFromThread(self._second_signal))
+            if self.is_ready:
+                self._end_with(0)
+        return Deferred.fromCoroutine(self._stop())
+
+    def _arm_watchdog(self) -> None:
+        """The process ends, whatever hangs."""
+        limit_s = self.config.drain_s + EXIT_MARGIN_S
+        self._stopped = threading.Event()
+
+        def watch() -> None:
+            if not self._stopped.wait(limit_s):
+                os.write(2, b"jobsvc: the stop hangs; leaving\n")
+                os._exit(1)
+
+        if self._owns_process:
+            threading.Thread(target=watch, name="stop-watchdog", daemon=True).start()
+
+    def _second_signal(self) -> None:
+        if self._hurry is not None and not self._hurry.called:
+            self._hurry.callback(None)
+
+    async def _stop(self) -> None:
+        was_ready, self.is_ready = self.is_ready, False
+        if self._started is not None and not self._started.called:
+            self._started.cancel()
+        if self._watch is not None:
+            self._watch.stop()
+        if was_ready:
+            await self._drain()
+        await self.pool.stop()
+        if was_ready:
+            await self.engine.idle()  # what the workers' end sent back to the queue is committed
+        self.engine.close()
+        await self.site.close()
+        for port in self._ports:
+            await _maybe(port.stopListening())
+        await self._background.drained()
+        if was_ready or self._started is not None:
+            await self.store.close()
+        self.folder.release()
+        self._stopped.set()
+
+    async def _drain(self) -> None:
+        self.engine.stop_claiming()
+        self._hurry = Deferred()
+        idle = Deferred.fromCoroutine(self.engine.idle())
+        self._hurry.addCallback(lambda _: idle.cancel())
+        idle.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        await within(self._reactor, self.config.drain_s, idle)
+        if self.engine.board.active:
+            self.engine.stop_all()
+            await within(self._reactor, STOP_GRACE_S, Deferred.fromCoroutine(self.engine.idle()))
+
+
+def _encrypted(description: str) -> bool:
+    return description.startswith(("ssl:", "tls:"))
+
+
+async def _maybe(value: Deferred[None] | None) -> None:
+    if value is not None:
+        await value
+

@@ -1,0 +1,108 @@
+"""F2: the data directory: one daemon at a time, its token, and where programs on the same machine find it.
+
+Blocking, but small: used at start and stop only, before the reactor has anything else to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from jobsvc.model.places import ENDPOINT_FILE, TOKEN_FILE
+
+LOCK_FILE = "lock"
+DATABASE_FILE = "jobsvc.db"
+TOKEN_ID_BYTES = 6
+TOKEN_SECRET_BYTES = 32
+"""256 bits: not to be guessed, so its SHA-256 needs no slow hash."""
+
+
+class FolderRefused(Exception):
+    """The directory cannot be used; the text names it and says what to do."""
+
+
+class DataFolder:
+    """One data directory, held by one daemon.
+
+    Args:
+        path: made with mode 0700 when it is not there; may be a link.
+        boot: this start's id, written into the lock for people who look.
+        token_bytes: `token_bytes(n)` gives n secret random bytes.
+    """
+
+    def __init__(self, path: Path, boot: str, token_bytes: Callable[[int], bytes]) -> None:
+        self.path = path
+        self.database = path / DATABASE_FILE
+        self._boot = boot
+        self._token_bytes = token_bytes
+        self._lock: int | None = None
+
+    def take(self) -> None:
+        """Make it, check it, lock it. The kernel drops the lock with the process, however that ends.
+
+        Raises:
+            FolderRefused: no directory, not ours, open to others, or in use by another daemon.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            info = self.path.stat()
+        except OSError as error:
+            raise FolderRefused(f"data directory {self.path}: {error.strerror}; name another with --data-dir") from None
+        if info.st_uid != os.geteuid():
+            raise FolderRefused(f"data directory {self.path} belongs to another user (uid {info.st_uid})")
+        if info.st_mode & stat.S_IWOTH:
+            raise FolderRefused(f"data directory {self.path} is writable by everyone: chmod 700 {self.path}")
+        self.path.chmod(0o700)
+        lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace").split()
+            os.close(lock)
+            who = f" (pid {holder[0]})" if holder else ""
+            raise FolderRefused(
+                f"data directory {self.path} is in use by another jobsvc{who}; stop it or name another with --data-dir"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
+        self._lock = lock
+
+    def token(self) -> str:
+        """The admin token; the first start makes it. Raises `FolderRefused` when the file is no token."""
+        file = self.path / TOKEN_FILE
+        try:
+            text = file.read_text().strip()
+        except FileNotFoundError:
+            text = f"jobsvc_{self._token_bytes(TOKEN_ID_BYTES).hex()}.{self._token_bytes(TOKEN_SECRET_BYTES).hex()}"
+            self._write(TOKEN_FILE, text + "\n")
+        if not text.startswith("jobsvc_") or not text.partition(".")[2]:
+            raise FolderRefused(f"{file} holds no token (jobsvc_<id>.<secret>): remove it, and the next start makes one")
+        return text
+
+    def publish(self, url: str | None, unix: str | None) -> None:
+        """Say where the daemon listens."""
+        body = {"url": url, "unix": unix, "pid": os.getpid(), "boot": self._boot}
+        self._write(ENDPOINT_FILE, msgspec.json.encode(body).decode() + "\n")
+
+    def release(self) -> None:
+        """A clean stop: nobody is to be found here any more."""
+        if self._lock is None:
+            return
+        (self.path / ENDPOINT_FILE).unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+    def _write(self, name: str, text: str) -> None:
+        """Whole or not at all, readable by the owner alone."""
+        new = self.path / f"{name}.new"
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path / name)

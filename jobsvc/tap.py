@@ -1,0 +1,81 @@
+"""F5: what `twistd jobsvc` and `twist jobsvc` call: the options, and the service made from them.
+
+`makeService` only builds objects: twistd forks after it and before the service starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorCore
+from twisted.python import usage
+
+from jobsvc.config import OPTIONS, Config, ConfigError, build
+
+
+class Options(usage.Options):
+    """The command line of the daemon, made from the table in `jobsvc.config`."""
+
+    synopsis = "[options] --tasks MODULE"
+    longdesc = (
+        "Runs jobs that programs submit over HTTP. Example: twistd -n jobsvc --tasks mytasks. "
+        "Each option can also be given by the environment variable named with it."
+    )
+    optFlags = [[o.name, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if o.flag]
+    optParameters = [
+        [o.name, None, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if not o.flag and not o.repeat
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: Config | None = None
+
+    def postOptions(self) -> None:
+        """Check everything that can be checked without starting. Raises UsageError: one line, exit status 1."""
+        given: dict[str, Any] = {}
+        for option in OPTIONS:
+            value = self.get(option.name)
+            if option.flag:
+                value = "1" if value else None
+            if value not in (None, []):
+                given[option.name] = value
+        try:
+            self.config = build(given, os.environ)
+        except ConfigError as error:
+            raise usage.UsageError(f"jobsvc: {error}") from None
+
+
+def _repeatable(name: str, doc: str) -> Callable[[Options, str], None]:
+    def take(self: Options, value: str) -> None:
+        self.setdefault(name, []).append(value)
+
+    take.__doc__ = doc
+    return take
+
+
+for _option in OPTIONS:
+    if _option.repeat:
+        setattr(Options, f"opt_{_option.field}", _repeatable(_option.name, f"{_option.doc} [env: {_option.variable}]"))
+
+
+def makeService(options: Options) -> Service:
+    """The daemon as a service, for twistd, twist and for people who compose services.
+
+    Started by twistd or twist, the reactor's clock becomes the monotonic one before any timer exists, so that a
+    stepped wall clock moves no timer; composers' reactors are left alone.
+    """
+    from twisted.internet import reactor
+
+    from jobsvc.service import Daemon
+
+    if options.config is None:
+        options.postOptions()
+    assert options.config is not None
+    ours = options.parent is not None
+    if ours:
+        cast("Any", reactor).seconds = monotonic
+    return Daemon(options.config, cast("IReactorCore", reactor), owns_process=ours)

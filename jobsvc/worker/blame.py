@@ -1,0 +1,81 @@
+"""How the end of an attempt by an exception becomes a `JobError`: its kind, its words, its traceback as text.
+
+F2, free of Twisted. It must not decide what follows from it: the engine does.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jobsvc.model.errors import Exit, JobError
+from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
+
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 1 MB here
+"""Frames of files in here are ours, not the author's; they are left out of tracebacks."""
+
+
+class Exited(BaseException):
+    """A task running among others asked the whole process to exit; only its own attempt ends by that."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the task called exit({status})")
+        self.status = status
+
+
+def exit_status(error: SystemExit) -> int:
+    """The exit status that Python would end with."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def type_name(error: BaseException) -> str:
+    """Qualified name of its class, without `builtins.`."""
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def words_of(error: BaseException) -> str:
+    """Its message, cut; an exception that cannot be printed does not make another one."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - any author's __str__
+        return f"<{type_name(error)} without printable message>"
+    # What goes to the daemon must be encodable, whatever an author put in.
+    return text[:MESSAGE_MAX_CHARS].encode("utf-8", "backslashreplace").decode()
+
+
+def traceback_text(error: BaseException) -> str | None:
+    """The traceback without this package's frames; the end of it when it is too long. None when memory is short."""
+    import traceback  # most workers never need it, and it costs 1 MB
+
+    try:
+        found = traceback.TracebackException.from_exception(error, compact=True)
+        _strip(found, set())
+        text = "".join(found.format())
+    except Exception:  # noqa: BLE001 - an author's __str__, source files that changed, no memory: the error itself counts
+        return None
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= TRACEBACK_MAX_CHARS else "…" + text[1 - TRACEBACK_MAX_CHARS :]
+
+
+def _strip(found: object, seen: set[int]) -> None:
+    """Remove our frames from a TracebackException and from those it was raised from."""
+    if found is None or id(found) in seen:
+        return
+    seen.add(id(found))
+    stack = getattr(found, "stack", None)
+    if stack is not None:
+        stack[:] = [frame for frame in stack if not frame.filename.startswith(_OWN_FOLDER)]
+    for name in ("__cause__", "__context__"):
+        _strip(getattr(found, name, None), seen)
+    for inner in getattr(found, "exceptions", None) or ():
+        _strip(inner, seen)
+
+
+def task_error(error: BaseException) -> JobError:
+    """The task's own code raised this."""
+    if isinstance(error, (SystemExit, Exited)):
+        status = error.status if isinstance(error, Exited) else exit_status(error)
+        return JobError("crashed", "SystemExit", f"the task called exit({status})", exit=Exit(code=status))
+    return JobError("task_error", type_name(error), words_of(error), traceback=traceback_text(error))

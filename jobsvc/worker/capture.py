@@ -1,0 +1,117 @@
+"""Printed text finds its job: `sys.stdout` and `sys.stderr` of a worker are writers that ask the context who prints.
+
+F2, free of Twisted. What no job prints goes to the process's own descriptor, which the daemon reads. What reaches
+descriptors 1 and 2 by other ways (C code, `os.write`, programs started by a task) does not come through here.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from jobsvc.worker.attempt import Port, current_port
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class LineWriter(io.TextIOBase):
+    """A text stream that hands what is written to the job that writes.
+
+    Args:
+        own: the process's own stream, for text of no job; its descriptor is also ours.
+        otherwise: the attempt to which text belongs that is written outside any attempt's context, as threads do
+            that a task has started; None where several attempts share the process.
+    """
+
+    def __init__(
+        self, source: Literal["stdout", "stderr"], own: TextIO, otherwise: Callable[[], Port | None] | None = None
+    ) -> None:
+        self._source: Literal["stdout", "stderr"] = source
+        self._own = own
+        self._otherwise = otherwise
+        self.buffer = ByteWriter(self)
+        """As real text streams have it."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
+        """What bytes written to `buffer` are taken for."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]  # the same
+        """No text is refused."""
+        return "backslashreplace"
+
+    @property
+    def name(self) -> str:
+        """As real streams show it."""
+        return f"<{self._source}>"
+
+    def write(self, text: str, /) -> int:
+        """Hand on; lines leave as they are complete."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        port = current_port.get()
+        if port is None and self._otherwise is not None:
+            port = self._otherwise()
+        if port is None or port.closed:
+            self._own.write(text)
+        else:
+            port.write(self._source, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Lines need none; an incomplete line waits for its end."""
+        self._own.flush()
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor, for programs that a task starts with `stdout=sys.stdout`."""
+        return self._own.fileno()
+
+    def isatty(self) -> bool:
+        """Never a terminal."""
+        return False
+
+
+class ByteWriter(io.RawIOBase):
+    """`sys.stdout.buffer`: bytes are taken for UTF-8."""
+
+    def __init__(self, text: LineWriter) -> None:
+        self._text = text
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Hand on as text; what is no UTF-8 becomes U+FFFD."""
+        taken = bytes(data)
+        self._text.write(taken.decode("utf-8", "replace"))
+        return len(taken)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return self._text.fileno()
+
+
+def capture(otherwise: Callable[[], Port | None] | None = None) -> None:
+    """From here on, what is printed in this process finds its job. Called once, before task modules are imported."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    assert isinstance(sys.stderr, io.TextIOWrapper)
+    for own in (sys.stdout, sys.stderr):
+        # A pipe would be block buffered, and what was printed before a crash would be lost.
+        own.reconfigure(errors="backslashreplace", line_buffering=True)
+    sys.stdout = LineWriter("stdout", sys.stdout, otherwise)
+    sys.stderr = LineWriter("stderr", sys.stderr, otherwise)
+
+
+def uncapture() -> None:
+    """Back to the process's own streams: for a forked child, which has no way to the daemon but its descriptors."""
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__

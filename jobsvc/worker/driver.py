@@ -1,0 +1,142 @@
+"""Lets a coroutine on the asyncio loop await asyncio's futures and Twisted's Deferreds alike, in its child tasks too.
+
+F2. `task_factory` makes every task of a loop drive its coroutine through here: what the coroutine waits for is handed
+to asyncio as it is, or, if it is a Deferred, as a future that ends with it. So `create_task`, `gather`, `wait_for`,
+`TaskGroup` and timeouts work over both kinds, and a cancel reaches both. Knows nothing of jobs.
+
+Coroutines that Twisted itself steps (`Deferred.fromCoroutine`) still await Deferreds only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from jobsvc.worker.blame import Exited, exit_status
+
+T = TypeVar("T")
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
+) -> asyncio.Task[T]:
+    """For `loop.set_task_factory`."""
+    return asyncio.Task(Driven(coroutine), loop=loop, **options)
+
+
+class Driven:
+    """The coroutine that asyncio sees: steps the author's one.
+
+    asyncio takes it for a coroutine, as it has the methods of one. Its `send` and `throw` are those of a running
+    generator, so that a step costs no further Python call.
+    """
+
+    __slots__ = ("__name__", "__qualname__", "_coroutine", "close", "send", "throw")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> None:
+        steps = _steps(coroutine)
+        # Run up to its first yield: only then do `throw` and `close` reach the author's coroutine, so that a task
+        # cancelled before its first step leaves no coroutine that was never awaited.
+        next(steps)
+        self._coroutine = coroutine
+        self.send = steps.send
+        self.throw = steps.throw
+        self.close = steps.close
+        self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
+        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """A coroutine is awaitable. Unused: tasks step it."""
+        result = yield from self  # type: ignore[misc]  # an iterator by its methods
+        return result
+
+    def __iter__(self) -> Driven:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    # What debuggers, `Task.get_stack` and `Task.__repr__` look at: the author's coroutine, not the driver.
+
+    @property
+    def cr_code(self) -> CodeType | None:
+        """Code of the author's coroutine."""
+        return getattr(self._coroutine, "cr_code", None) or getattr(self._coroutine, "gi_code", None)
+
+    @property
+    def cr_frame(self) -> FrameType | None:
+        """Where it stands; None when it has ended."""
+        return getattr(self._coroutine, "cr_frame", None) or getattr(self._coroutine, "gi_frame", None)
+
+    @property
+    def cr_running(self) -> bool:
+        """Whether it runs at this moment."""
+        return bool(getattr(self._coroutine, "cr_running", False) or getattr(self._coroutine, "gi_running", False))
+
+    @property
+    def cr_await(self) -> object:
+        """What it waits for."""
+        return getattr(self._coroutine, "cr_await", None) or getattr(self._coroutine, "gi_yieldfrom", None)
+
+
+def _steps(coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> Generator[Any, Any, Any]:
+    send, throw = coroutine.send, coroutine.throw
+    error: BaseException | None = None
+    try:
+        yield None  # primed; asyncio never sees this one
+    except GeneratorExit:
+        coroutine.close()
+        raise
+    except BaseException as thrown:  # noqa: BLE001 - handed to the coroutine
+        error = thrown
+    value: Any = None
+    while True:
+        try:
+            if error is None:
+                waits_for = send(value)
+            else:
+                thrown, error = error, None
+                waits_for = throw(thrown)
+                del thrown
+        except StopIteration as end:
+            return end.value
+        except SystemExit as exit_:
+            # asyncio would let it end the whole process, and with it what others run here.
+            raise Exited(exit_status(exit_)) from exit_
+        try:
+            if isinstance(waits_for, Deferred):
+                value = yield from _future_of(waits_for)
+            else:
+                value = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as thrown:  # noqa: BLE001 - the same
+            value, error = None, thrown
+
+
+def _future_of(deferred: Deferred[Any]) -> Generator[Any, None, None]:
+    """Wait until the Deferred has its result, which stays in it: the coroutine's own `await` reads it there."""
+    future = asyncio.get_running_loop().create_future()
+
+    def passing(result: Any) -> Any:
+        if not future.done():
+            future.set_result(None)
+        return result
+
+    deferred.addBoth(passing)
+    try:
+        yield from future
+    except asyncio.CancelledError:
+        # Nobody waits for it any more. Whatever it ends with now, its own CancelledError first of all, is no one's.
+        deferred.addErrback(_ignored)
+        deferred.cancel()
+        raise
+
+
+def _ignored(failure: object) -> None:
+    """The error of something that was given up."""

@@ -1,0 +1,179 @@
+"""Prepares a fresh process and becomes the program asked for: every worker and every command starts through here.
+
+Floor: none. A script, run by its path with `python -I -S`; it imports the standard library only, and of that only
+what loads fast, so that it costs about 4 ms over a bare interpreter. It must not import jobsvc.
+
+    launch.py --parent PID [--channel FD] [--mark FD] [--rlimit NAME=SOFT[:HARD]]... [--umask OCT] [--chdir DIR]
+              -- PROGRAM [ARGUMENT]...
+
+In this order: own session, death with the parent, default signals, limits, umask, folder, exec. Environment and
+descriptors are what it was given itself; `--channel` and `--mark` name descriptors that must survive the exec.
+`spawnProcess` has no hook for any of this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h. The setting survives exec; it is cleared for the children of the process."""
+SIGKILL = 9
+"""The signals stand here as numbers: importing `signal` builds its enums and costs 8 ms."""
+SIGNALS = range(1, 32)
+"""The standard ones. Python ignores SIGPIPE, and what is ignored stays so through exec: commands would misbehave."""
+SIG_SETMASK = 2
+SIGSET_BYTES = 128
+"""Size of glibc's and musl's sigset_t."""
+
+EXIT_LAUNCH = 125
+"""The launcher itself failed: a bad option, a limit that cannot be set, a folder that is not there."""
+EXIT_NOT_RUNNABLE = 126
+"""The program is there but cannot be run; like the shells say it."""
+EXIT_NOT_FOUND = 127
+"""No such program; like the shells say it."""
+EXIT_ORPHANED = 124
+"""The parent was gone before its death could be watched."""
+
+
+class LaunchError(Exception):
+    """Why the program was not started, in one line, and the exit status that says so."""
+
+    def __init__(self, detail: str, status: int = EXIT_LAUNCH) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Plan:
+    """What the command line asks for."""
+
+    __slots__ = ("argv", "chdir", "keep", "parent", "rlimits", "umask")
+
+    def __init__(self) -> None:
+        self.parent: int | None = None
+        self.keep: list[int] = []
+        self.rlimits: list[str] = []
+        self.umask: int | None = None
+        self.chdir: str | None = None
+        self.argv: list[str] = []
+
+
+def read_plan(words: list[str]) -> Plan:
+    """The plan in these command line words.
+
+    Raises:
+        LaunchError: an option or value that is not understood, no parent, no program.
+    """
+    plan = Plan()
+    at = 0
+    while at < len(words) and words[at] != "--":
+        if at + 1 == len(words):
+            raise LaunchError(f"{words[at]} needs a value")
+        _option(plan, words[at], words[at + 1])
+        at += 2
+    plan.argv = words[at + 1 :]
+    if plan.parent is None or not plan.argv:
+        raise LaunchError("needs --parent PID and, after --, a program")
+    return plan
+
+
+def _option(plan: Plan, name: str, value: str) -> None:
+    try:
+        if name == "--parent":
+            plan.parent = int(value)
+        elif name in ("--channel", "--mark"):
+            plan.keep.append(int(value))
+        elif name == "--rlimit":
+            plan.rlimits.append(value)
+        elif name == "--umask":
+            plan.umask = int(value, 8)
+        elif name == "--chdir":
+            plan.chdir = value
+        else:
+            raise LaunchError(f"unknown option {name}")
+    except ValueError:
+        raise LaunchError(f"{name} does not take {value!r}") from None
+
+
+def apply_rlimit(text: str) -> None:
+    """Set one limit given as `NOFILE=1024:4096`, `CPU=5` (soft and hard alike) or `CORE=0:inf`.
+
+    Raises:
+        LaunchError: no such limit, no number, or more than this process may have.
+    """
+    import resource  # most launches set no limit
+
+    name, _, values = text.partition("=")
+    which = getattr(resource, f"RLIMIT_{name}", None)
+    soft, _, hard = values.partition(":")
+    try:
+        pair = [resource.RLIM_INFINITY if value == "inf" else int(value) for value in (soft, hard or soft)]
+        if which is None:
+            raise LaunchError(f"no limit RLIMIT_{name} here")
+        resource.setrlimit(which, (pair[0], pair[1]))
+    except (ValueError, OSError) as error:
+        raise LaunchError(f"limit {text}: {error}") from None
+
+
+def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
+    """Be killed when the parent's thread that started us ends.
+
+    Raises:
+        LaunchError: the parent was gone already; the signal would never come.
+    """
+    if libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0:
+        raise LaunchError(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        raise LaunchError(f"parent {parent} is gone", EXIT_ORPHANED)
+
+
+def default_signals(libc: ctypes.CDLL) -> None:
+    """Default actions and an empty mask, whatever was inherited."""
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    for number in SIGNALS:
+        libc.signal(number, None)  # None is SIG_DFL; refused for SIGKILL and SIGSTOP, which have no other
+    libc.sigprocmask(SIG_SETMASK, ctypes.create_string_buffer(SIGSET_BYTES), None)
+
+
+def become(plan: Plan) -> None:
+    """Do what the plan says. Does not return.
+
+    Raises:
+        LaunchError: something of it cannot be had.
+    """
+    assert plan.parent is not None
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        os.setsid()
+        die_with_parent(libc, plan.parent)
+        default_signals(libc)
+        for fd in plan.keep:
+            os.set_inheritable(fd, True)
+        for text in plan.rlimits:
+            apply_rlimit(text)
+        if plan.umask is not None:
+            os.umask(plan.umask)
+        if plan.chdir is not None:
+            os.chdir(plan.chdir)
+    except OSError as error:
+        raise LaunchError(str(error)) from None
+    try:
+        os.execvp(plan.argv[0], plan.argv)  # noqa: S606 - no shell is wanted
+    except FileNotFoundError:
+        raise LaunchError(f"no such program: {plan.argv[0]}", EXIT_NOT_FOUND) from None
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"cannot run {plan.argv[0]}: {error}", EXIT_NOT_RUNNABLE) from None
+
+
+def main() -> None:
+    """Run as a script. Ends with one of the `EXIT_` statuses when the program could not be started."""
+    try:
+        become(read_plan(sys.argv[1:]))
+    except LaunchError as error:
+        sys.stderr.write(f"launch: {error}\n")
+        sys.exit(error.status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The blocking side of the control channel, for workers that compute: one thread reads, any thread sends.
+
+F2, free of Twisted. It knows frames and sockets, nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from time import monotonic
+
+from jobsvc.model.frames import Deframer, Message, ToWorker, encode
+from jobsvc.worker.outbox import Outbox
+
+READ_BYTES = 256 * 1024
+"""One read: a batch of prefetched jobs fits in, and a large body needs few calls."""
+HIGH_FD = 200
+"""The channel is moved to the first free descriptor from here on, out of the way of code that closes or reuses low
+ones by number."""
+
+
+class LinkClosed(Exception):
+    """The daemon is gone."""
+
+
+def take_over(fd: int) -> int:
+    """Move a descriptor up and keep it from programs that tasks start; returns its new number."""
+    import fcntl
+
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    os.close(fd)
+    return high
+
+
+class Link:
+    """The channel.
+
+    Args:
+        sock: connected stream socket, blocking.
+        outbox: where messages wait; it is emptied by `flush`.
+        hold_s: how long something may wait for company before the reading thread sends it.
+    """
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, hold_s: float) -> None:
+        self._sock = sock
+        self._outbox = outbox
+        self._hold_s = hold_s
+        self._deframer = Deframer(ToWorker)
+        self._sending = threading.Lock()
+        self._sender = 0  # thread that holds `_sending`
+        self._due: float | None = None  # monotonic time at which `read` flushes
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
+        self.flushed_at = 0.0
+        """Monotonic time of the last flush."""
+
+    def flush(self) -> None:
+        """Send all that may leave. Runs on any thread; waits while the socket is full.
+
+        The parts of a large body leave in one go with their message, as one call sends them under one lock.
+        """
+        me = threading.get_ident()
+        if self._sender == me:
+            return  # a destructor or signal handler that prints, in the middle of a flush: the outer one goes round again
+        with self._sending:
+            self._sender = me
+            try:
+                while batch := self._outbox.collect():
+                    self._sock.sendall(encode(batch))
+            except OSError:
+                os._exit(1)  # the daemon is gone: nobody wants what runs here, and nobody could be told
+            finally:
+                self._sender = 0
+            self.flushed_at = monotonic()
+
+    def arm(self, after_s: float | None = None) -> None:
+        """Have `read` flush after so many seconds (None = `hold_s`) if nothing else does before."""
+        due = monotonic() + (self._hold_s if after_s is None else after_s)
+        if self._due is None or due < self._due:
+            self._due = due
+            os.eventfd_write(self._bell, 1)
+
+    def read(self) -> list[Message]:
+        """The next messages; flushes meanwhile when that is due. For the one thread that reads.
+
+        Raises:
+            LinkClosed: end of file or a broken connection.
+        """
+        while True:
+            due = self._due
+            left_ms = None if due is None else max(0.0, (due - monotonic()) * 1000.0)
+            ready = self._poll.poll(left_ms)
+            if due is not None and monotonic() >= due:
+                # Cleared before the flush: what is put after it finds no date and sets a new one.
+                self._due = None
+                self.flush()
+            for fd, _ in ready:
+                if fd == self._bell:
+                    os.eventfd_read(self._bell)
+                    continue
+                try:
+                    data = self._sock.recv(READ_BYTES)
+                except OSError:
+                    data = b""
+                if not data:
+                    raise LinkClosed
+                if messages := self._deframer.feed(data):
+                    return messages
+
+    def close(self) -> None:
+        """Give the descriptors back: for a forked child, which is no worker, and for tests."""
+        os.close(self._bell)
+        self._sock.close()

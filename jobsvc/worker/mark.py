@@ -1,0 +1,42 @@
+"""The begin mark: a page shared with the daemon that names the attempt whose code runs now.
+
+F2, free of Twisted. After the worker's death the daemon reads from it who ran; nothing is guessed. Layout, little
+endian, 64 bits each: row number, epoch, wall clock at begin in microseconds, generation (counts the begins; a reader
+that sees it change reads again). Row number 0: nothing runs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+LAYOUT = struct.Struct("<qqqq")
+
+
+class Mark:
+    """The page.
+
+    Args:
+        fd: a file of at least 32 bytes, shared with the daemon; closed here. None makes a private page: a worker
+            started by hand.
+    """
+
+    __slots__ = ("_pack", "_page", "generation")
+
+    def __init__(self, fd: int | None) -> None:
+        self._page = mmap.mmap(-1 if fd is None else fd, LAYOUT.size)
+        if fd is not None:
+            import os
+
+            os.close(fd)
+        self._pack = LAYOUT.pack_into
+        self.generation = 0
+
+    def begin(self, no: int, epoch: int, at_us: int) -> None:
+        """The code of this attempt runs from now on."""
+        self.generation += 1
+        self._pack(self._page, 0, no, epoch, at_us, self.generation)
+
+    def clear(self) -> None:
+        """No attempt's code runs."""
+        self._pack(self._page, 0, 0, 0, 0, self.generation)
