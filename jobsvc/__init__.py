@@ -28,13 +28,15 @@ _HOMES = {
 __all__ = ["Cancelled", "Command", "Context", "Task", "command", "task"]
 
 
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'jobsvc' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value  # asked for once
-    return value
+if not TYPE_CHECKING:  # type checkers would take any name for a public one
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'jobsvc' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        globals()[name] = value  # asked for once
+        return value
 
 
 def __dir__() -> list[str]:

@@ -13,11 +13,13 @@ import signal
 import sys
 import threading
 from ipaddress import ip_address
+from pathlib import Path
 from random import Random
 from time import time_ns
-from typing import Any, cast
+from typing import Any, TextIO, cast
 from uuid import uuid4
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
@@ -25,21 +27,29 @@ from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTi
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jobsvc.config import Config
+from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
-from jobsvc.http.site import make_site
+from jobsvc.http.api import Api, build_site
 from jobsvc.model.errors import JobsvcError
-from jobsvc.pool.supervision import ModuleLoadError, Pool, PoolConfig
+from jobsvc.pool.generation import ModuleLoadError
+from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
+from jobsvc.ports import Store, Worker
+from jobsvc.runtime.threads import NamedPool
 from jobsvc.runtime.waiting import Background, within
 from jobsvc.store.folder import DataFolder, FolderRefused
-from jobsvc.store.opening import make_store
-from jobsvc.store.sqlite import StoreRefused
+from jobsvc.store.connection import StoreRefused
+from jobsvc.store.memory import InlineStore
+from jobsvc.store.threaded import ThreadedStore
 
 EXIT_MARGIN_S = 15.0
 """What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint."""
 STOP_GRACE_S = 3.0
 """After the drain's time is up: between the polite ask and the end of the workers."""
+COMMANDS_PER_CPU = 2
+"""External commands at once per CPU: one computes while another waits for its files."""
+METRICS_WAITING_MAX = 16
+"""Scrapes that may wait for the thread that writes the metrics' text."""
 
 
 def now_us() -> int:
@@ -68,7 +78,12 @@ class Daemon(Service):
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
-        self.store = make_store(config.durability, self.folder.database, self._reactor, self._store_failed)
+        self.store: Store
+        if config.durability == "memory":
+            self.store = InlineStore()
+        else:
+            file = str(self.folder.database)
+            self.store = ThreadedStore(file, config.durability, cast("Any", reactor), self._store_failed)
         random = Random(secrets.randbits(128))  # noqa: S311 - jitter and ids, no secrets
         self.engine = Engine(
             self.store,
@@ -80,17 +95,22 @@ class Daemon(Service):
             self._worn,
         )
         self.pool = Pool(
-            self._reactor,
+            cast("Any", reactor),
             self.engine,
             PoolConfig(
                 modules=config.tasks,
                 path=config.path,
+                cwd=Path.cwd(),
                 cpu_workers=config.cpu_workers,
                 threads=config.threads,
                 loop_slots=config.loop_slots,
+                command_slots=COMMANDS_PER_CPU * usable_cpus(),
             ),
             boot=self.boot,
+            now_us=now_us,
+            uniform=random.uniform,
         )
+        self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.is_ready = False
         self._watch: ModuleWatch | None = None
 
@@ -108,7 +128,8 @@ class Daemon(Service):
             token = self.folder.token()
         except FolderRefused as error:
             raise SystemExit(f"jobsvc: {error}") from None
-        self.site = make_site(self.engine, self, token, self._reactor)
+        self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
+        self.api = cast("Api", self.site.application)
         for description in self.config.listen:
             self._listen(description)
         self._reactor.callWhenRunning(self._begin)
@@ -177,8 +198,8 @@ class Daemon(Service):
     def fail(self, words: str) -> None:
         """The daemon cannot go on: say why, end, and make sure that the status is not 0."""
         self._log.error("{words}", words=words, action="failed")
-        sys.stderr.write(words.rstrip() + "\n")
-        sys.stderr.flush()
+        _terminal().write(words.rstrip() + "\n")
+        _terminal().flush()
         self.is_ready = False
         if self._owns_process:
             self._end_with(1)
@@ -204,11 +225,8 @@ class Daemon(Service):
         self._log.failure("the store failed", failure, action="store_failed")
         self.fail(f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}")
 
-    def _worn(self, worker: Any) -> None:
-        self._background.run("replacing a worker", self._replace(worker.id))
-
-    async def _replace(self, worker_id: str) -> None:
-        await self.pool.replace(worker_id)
+    def _worn(self, worker: Worker) -> None:
+        self.pool.replace(worker.id)
 
     def _changed(self) -> None:
         self._background.run("reload of changed modules", self._reload_changed())
@@ -233,7 +251,7 @@ class Daemon(Service):
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers in the shape of `/v1/workers`."""
-        return [{**worker, "running": self.engine.running_on(worker["id"])} for worker in self.pool.workers()]
+        return [dict(worker, running=self.engine.running_on(worker["id"])) for worker in self.pool.workers()]
 
     def reload(self) -> Deferred[dict[str, Any]]:
         """New workers with the code as it is on disk now; on an error the old ones go on."""
@@ -241,10 +259,9 @@ class Daemon(Service):
 
     async def _reload(self) -> dict[str, Any]:
         try:
-            await self.pool.reload()
+            return msgspec.structs.asdict(await self.pool.reload())
         except ModuleLoadError as error:
             raise JobsvcError("conflict", f"the new code does not load, the old one goes on: {error}") from None
-        return {"tasks": sorted(self.engine.board.tasks), "workers": len(self.pool.workers())}
 
     # -- stop
 
@@ -288,10 +305,12 @@ class Daemon(Service):
         if was_ready:
             await self.engine.idle()  # what the workers' end sent back to the queue is committed
         self.engine.close()
-        await self.site.close()
+        self.api.edge.say_farewell()
+        await self.api.edge.background.drained()
         for port in self._ports:
             await _maybe(port.stopListening())
         await self._background.drained()
+        await self._metrics_thread.stop()
         if was_ready or self._started is not None:
             await self.store.close()
         self.folder.release()
@@ -317,3 +336,8 @@ async def _maybe(value: Deferred[None] | None) -> None:
     if value is not None:
         await value
 
+
+
+def _terminal() -> TextIO:
+    """Where a person looks: twistd has put its log in the place of sys.stderr."""
+    return sys.__stderr__ if sys.__stderr__ is not None else sys.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declared
+from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.describe import args_schema, describe, schema
 from jobsvc.model.task import CommandSpec, OnLost, Port, TaskSpec
@@ -32,28 +32,28 @@ class Command:
     Args:
         name: the task's name, checked.
         command: how it is run, checked.
-        policy: the policy arguments, checked.
+        declared: the policy arguments, checked.
         module: the module it was written in.
     """
 
     executor = "command"
     kind = "command"
 
-    def __init__(self, name: str, command: CommandSpec, policy: Declared, module: str) -> None:
+    def __init__(self, name: str, command: CommandSpec, declared: Declared, module: str) -> None:
         self.name = name
         self.command = command
-        self.policy = policy
+        self.declared = declared
         self.module = module
         names = placeholders(command.argv)
-        self._node = signature_node([FieldNode(each, describe(ArgvValue)) for each in names])
-        self._reader = ArgsReader(self._node, [ArgvValue] * len(names), [None] * len(names))
+        self.node = signature_node([FieldNode(each, describe(ArgvValue)) for each in names])
+        self._reader = ArgsReader(self.node, [ArgvValue] * len(names), [None] * len(names))
 
     def __repr__(self) -> str:
         return f"<command {self.name} ({self.module})>"
 
     def bind(self, args_json: bytes) -> tuple[list[Any], dict[str, Any]]:
         """The values of the placeholders, by name. Raises `ArgsError`."""
-        names = [field.name for field in self._node.fields]
+        names = [field.name for field in self.node.fields]
         return [], dict(zip(names, self._reader.read(args_json), strict=True))
 
     def render(self, args: Mapping[str, ArgvValue]) -> list[str]:
@@ -67,11 +67,11 @@ class Command:
             doc=" ".join(self.command.argv),
             module=self.module,
             executor="command",
-            queue=self.policy.queue,
-            priority=self.policy.priority,
-            policy=self.policy.policy,
-            concurrency=self.policy.concurrency,
-            args_tree=to_bytes(self._node),
+            queue=self.declared.queue,
+            priority=self.declared.priority,
+            policy=self.declared.policy,
+            concurrency=self.declared.concurrency,
+            args_tree=to_bytes(self.node),
             args_schema=msgspec.json.encode(args_schema(self._reader.struct, self.name)),
             result_schema=msgspec.json.encode(schema(CommandResult)),
             ports=(Port("out", "out"),),
@@ -123,7 +123,7 @@ def command(
             env={_variable(key): _text(f"env[{key!r}]", value) for key, value in (env or {}).items()},
         )
         placeholders(spec.argv)
-        policy = declared(
+        declared = declare(
             timeout=timeout,
             retries=retries,
             backoff=backoff,
@@ -136,7 +136,7 @@ def command(
         kind = ValueError if isinstance(error, ArgvError) else type(error)
         raise kind(f"command {name!r}: {error}") from None
     module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001  # an object has no module
-    return Command(name, spec, policy, module)
+    return Command(name, spec, declared, module)
 
 
 def _argv(argv: Any) -> tuple[str, ...]:

@@ -25,7 +25,9 @@ class ModuleLoadError(Exception):
     """
 
     def __init__(self, module: str, detail: str, traceback_text: str = "") -> None:
-        super().__init__(f"task module {module}: {detail}" + (f"\n{traceback_text}" if traceback_text else ""))
+        super().__init__(
+            f"task module {module}: {detail}" + (f"\n{traceback_text}" if traceback_text else "")
+        )
         self.module = module
         self.detail = detail
         self.traceback_text = traceback_text
@@ -35,8 +37,8 @@ class ModuleLoadError(Exception):
 
 
 def load(modules: Sequence[str], path: Sequence[str] = ()) -> dict[str, AnyTask]:
-    """Tasks of these modules, found on `path` before anything else. Raises as `discover`."""
-    sys.path[:0] = [entry for entry in path if entry not in sys.path[: len(path)]]
+    """Tasks of these modules, which are looked for on `path` before anything else. Raises as `discover`."""
+    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     importlib.invalidate_caches()
     return discover(modules)
 
@@ -65,7 +67,8 @@ def discover(modules: Sequence[str]) -> dict[str, AnyTask]:
             first = places.setdefault(value.name, place)
             if known is not value:
                 raise ModuleLoadError(
-                    module_name, f"two tasks are called {value.name!r}: {first} and {place}; give one of them name=…"
+                    module_name,
+                    f"two tasks are called {value.name!r}: {first} and {place}; give one of them name=…",
                 )
             _check(module_name, value)
         if not count:
@@ -80,7 +83,10 @@ def _imported(name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ModuleLoadError(name, f"there is no module {error.name!r} on the path of the workers") from error
+            hint = (
+                "; a module is named without .py and with dots" if name.endswith(".py") or "/" in name else ""
+            )
+            raise ModuleLoadError(name, f"there is no module {error.name!r} on the path{hint}") from error
         raise ModuleLoadError(name, _line(error), _traceback_of(error)) from error
     except BaseException as error:  # SystemExit too: a module that exits must not take its worker along
         raise ModuleLoadError(name, _line(error), _traceback_of(error)) from error
@@ -109,7 +115,8 @@ def _traceback_of(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen importlib")
+        if frame.filename != __file__
+        and not frame.filename.startswith("<frozen importlib")
         and frame.filename != importlib.__file__
     ]
     head = ["Traceback (most recent call last):\n", *traceback.format_list(frames)] if frames else []

@@ -33,7 +33,7 @@ class Declared(msgspec.Struct, frozen=True):
     policy: Policy
 
 
-def declared(
+def declare(
     *,
     timeout: TimeoutArg,
     retries: int,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from pathlib import PurePath
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -105,8 +106,14 @@ _FORMS: tuple[tuple[type[Any], Callable[[Any], Any]], ...] = (
 )
 
 
+_NO_KEYS: frozenset[type[Any]] = frozenset({list, tuple, dict, set, frozenset, bool, NoneType})
+"""msgspec knows these as values: where it asks for one of them, it stands as a key."""
+
+
 def _plain(value: Any) -> Any:
     """What msgspec shall encode in place of a value it does not know: its `enc_hook`."""
+    if type(value) in _NO_KEYS:
+        raise NotSerialisable(type_name(value), "not as a key of a dict: keys are text or numbers")
     if isinstance(value, type):
         raise NotSerialisable(type_name(value))  # a class has the methods asked for below, but no value
     dump = getattr(value, "model_dump", None)

@@ -90,6 +90,7 @@ class Signature:
         self._named = tuple(named)
         self.node: TypeNode = signature_node(fields)
         self._reader = ArgsReader(self.node, annotations, defaults, make_value)
+        self._read = self._reader.read
         self._returns = _result_annotation(fn, space)
 
     @property
@@ -100,7 +101,7 @@ class Signature:
     def bind(self, args_json: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments, without the context. Raises `ArgsError`."""
         try:
-            values = self._reader.read(args_json)
+            values = self._read(args_json)
         except ArgsError:
             raise
         except Exception as error:  # an author's own __post_init__; of ValueError msgspec tells the place
@@ -222,6 +223,8 @@ def _is_context(annotation: Any) -> bool:
 
 def _result_annotation(fn: Callable[..., Any], space: Namespace) -> Any:
     """What the task gives in the end: of a generator what it returns, of a Deferred what it fires with."""
+    if inspect.isasyncgenfunction(fn):
+        return None
     written = getattr(inspect.unwrap(fn), "__annotations__", {}).get("return", Any)
     try:
         found = _evaluated(written, space)

@@ -13,10 +13,10 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 import msgspec
 
 from jobsvc.authoring.context import Context
-from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declared
+from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.authoring.signature import Signature, parameters_of
 from jobsvc.model.task import OnLost, Port, TaskSpec
-from jobsvc.model.typetree import to_bytes
+from jobsvc.model.typetree import TypeNode, to_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,9 +55,11 @@ class Task(Generic[P, R_co]):
         fn: the function.
         name: the task's name, checked.
         executor: where it runs, checked against its kind.
-        policy: the other arguments, checked.
+        declared: the policy arguments, checked.
         names: local names at the place of decoration, for annotations.
     """
+
+    __name__: str
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Task(Generic[P, R_co]):
         *,
         name: str,
         executor: FunctionExecutor,
-        policy: Declared,
+        declared: Declared,
         names: Mapping[str, Any],
     ) -> None:
         functools.update_wrapper(self, fn)
@@ -73,7 +75,7 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.executor = executor
         self.kind: TaskKind = _kind(fn)
-        self.policy = policy
+        self.declared = declared
         self.module: str = getattr(fn, "__module__", None) or "__main__"
         self._names: Mapping[str, Any] = names
         self._signature: Signature | None = None
@@ -103,6 +105,11 @@ class Task(Generic[P, R_co]):
         return self._signature
 
     @property
+    def node(self) -> TypeNode:
+        """The type tree of its arguments."""
+        return self.signature().node
+
+    @property
     def wants_context(self) -> bool:
         """Whether one of its parameters is a `Context`."""
         return self.signature().wants_context
@@ -118,7 +125,7 @@ class Task(Generic[P, R_co]):
         Raises:
             ArgsError: they do not fit the signature.
         """
-        return self.signature().bind(args_json)
+        return (self._signature or self.signature()).bind(args_json)
 
     def invoke(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call the function with what `bind` gave, and with the context where it wants one.
@@ -126,7 +133,7 @@ class Task(Generic[P, R_co]):
         Returns: by `kind` the result, a coroutine, a generator or an async generator; a plain function on the loop may
         also give a Deferred or another awaitable.
         """
-        self.signature().inject(context, args, kwargs)
+        (self._signature or self.signature()).inject(context, args, kwargs)
         call: Callable[..., Any] = self.fn
         return call(*args, **kwargs)
 
@@ -138,10 +145,10 @@ class Task(Generic[P, R_co]):
             doc=first_paragraph(self.fn.__doc__),
             module=self.module,
             executor=self.executor,
-            queue=self.policy.queue,
-            priority=self.policy.priority,
-            policy=self.policy.policy,
-            concurrency=self.policy.concurrency,
+            queue=self.declared.queue,
+            priority=self.declared.priority,
+            policy=self.declared.policy,
+            concurrency=self.declared.concurrency,
             args_tree=to_bytes(signature.node),
             args_schema=msgspec.json.encode(signature.args_schema(self.name)),
             result_schema=msgspec.json.encode(signature.result_schema()),
@@ -214,7 +221,7 @@ def task(
         own_name = checked_name("name", getattr(fn, "__name__", None) if name is None else name)
         try:
             parameters_of(fn)
-            policy = declared(
+            declared = declare(
                 timeout=timeout,
                 retries=retries,
                 backoff=backoff,
@@ -226,7 +233,7 @@ def task(
             chosen = _executor(_kind(fn), executor)
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {own_name!r}: {error}") from None
-        return Task(fn, name=own_name, executor=chosen, policy=policy, names=names)
+        return Task(fn, name=own_name, executor=chosen, declared=declared, names=names)
 
     if fn is not None:
         return decorate(fn, _local_names(sys._getframe(1)))  # noqa: SLF001

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from pathlib import Path
 from threading import Event as Alarm
@@ -128,14 +128,14 @@ class Client:
 
     def events(
         self, job: Job | str, *, from_: int | None = None, kinds: Iterable[str] = ()
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """The job's events up to `end`, live, from number `from_` (default: the first); reconnects by itself.
 
         `kinds` picks some of: job, state, progress, log, item, gap, end.
         """
         return self._emitted(streaming.events(self._session, id_of(job), from_=from_, kinds=kinds))
 
-    def stream(self, job: Job | str, name: str = "out", *, from_: int = 1) -> Iterator[Any]:
+    def stream(self, job: Job | str, name: str = "out", *, from_: int = 1) -> Generator[Any, None, None]:
         """The values of one stream, live; reconnects by itself and goes on where it stopped.
 
         Raises:
@@ -144,7 +144,7 @@ class Client:
         """
         return self._emitted(streaming.values(self._session, id_of(job), name, from_))
 
-    def items(self, job: Job | str, name: str = "out", *, from_: int = 1) -> Iterator[Item]:
+    def items(self, job: Job | str, name: str = "out", *, from_: int = 1) -> Generator[Item, None, None]:
         """As `stream`, with numbers and attempts; restarts and gaps come as items of their own."""
         return self._emitted(streaming.items(self._session, id_of(job), name, from_))
 
@@ -160,7 +160,7 @@ class Client:
         """A new job with the same task, arguments and policy as one that is done."""
         return self._run(flows.ask_job(self._session, calls.retry(id_of(job))))
 
-    def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[Job]:
+    def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> Generator[Job, None, None]:
         """Jobs, newest first, read page by page as they are taken; without `args` and `result`."""
         return self._emitted(flows.list_jobs(self._session, filters, limit))
 
@@ -219,9 +219,12 @@ class Client:
 
 
 class Outcomes:
-    """What `map` gives: results in order; failures are raised in their place, and the iteration may go on."""
+    """What `map` gives: results in order; failures are raised in their place, and the iteration may go on.
 
-    def __init__(self, values: Iterator[Any], *, return_errors: bool) -> None:
+    Whoever leaves early may `close()` it; the jobs already submitted go on.
+    """
+
+    def __init__(self, values: Generator[Any, None, None], *, return_errors: bool) -> None:
         self._values = values
         self._return_errors = return_errors
 
@@ -233,6 +236,10 @@ class Outcomes:
         if isinstance(value, ClientError) and not self._return_errors:
             raise value
         return value
+
+    def close(self) -> None:
+        """Read no more, and give the connections back."""
+        self._values.close()
 
 
 def _release(flow: Flow[Any], bodies: dict[int, Body]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from math import isfinite
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -15,6 +16,8 @@ from jobsvc.client.shapes import Args, CancelMode, Options
 JSON = {"Content-Type": "application/json"}
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+RELOAD_S = 60.0
+"""New workers import the task modules first, and those may be slow."""
 
 encoder = msgspec.json.Encoder()
 
@@ -121,7 +124,7 @@ def list_jobs(filters: Mapping[str, Any], cursor: str | None = None) -> Request:
         elif isinstance(value, list | tuple | set | frozenset):
             flat[name] = ",".join(map(str, value))
         else:
-            flat[name] = value
+            flat[name] = value.isoformat() if isinstance(value, datetime) else value
     return Request("GET", _query("/v1/jobs", {**flat, "cursor": cursor}), repeatable=True)
 
 
@@ -149,5 +152,5 @@ def info() -> Request:
 
 
 def reload() -> Request:
-    """`POST /v1/reload`: new workers with new code."""
-    return Request("POST", "/v1/reload", repeatable=True)
+    """`POST /v1/reload`: answered when the new code is in force."""
+    return Request("POST", "/v1/reload", wait_s=RELOAD_S, repeatable=True)

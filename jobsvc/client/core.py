@@ -128,10 +128,17 @@ class Session:
         new_key: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
         self.retry = retry or Retry(uniform=random.uniform)
-        self.restart = replace(self.retry, tries=max(RECONNECTS, self.retry.tries))
-        """For a daemon that was there a moment ago: it is probably restarting."""
         self.clock = clock
         self.new_key = new_key
+
+    @property
+    def patient(self) -> Session:
+        """The same for a daemon that was there a moment ago: it is probably restarting, which may take a minute."""
+        return Session(
+            retry=replace(self.retry, tries=max(RECONNECTS, self.retry.tries)),
+            clock=self.clock,
+            new_key=self.new_key,
+        )
 
 
 def read_all(opened: Opened) -> Flow[Reply]:

@@ -29,12 +29,12 @@ PAGE_JOBS = 200
 """Rows asked for at a time when a whole list is read."""
 
 
-def ask(session: Session, request: Request) -> Flow[Reply]:
-    """The reply below 400, after as many tries as are safe and worth it.
+def ask(session: Session, request: Request, until: float | None = None) -> Flow[Reply]:
+    """The reply below 400, after as many tries as are safe and worth it; no new one after `until` (session's clock).
 
     Raises `Refused` for other statuses, `Unreachable` when no reply came.
     """
-    attempts = _Attempts(session, request)
+    attempts = _Attempts(session, request, until)
     while True:
         try:
             reply: Reply = yield Exchange(request)
@@ -49,7 +49,7 @@ def ask(session: Session, request: Request) -> Flow[Reply]:
 
 def ask_open(session: Session, request: Request, quiet_s: float) -> Flow[Opened]:
     """The same for a reply whose body is read piece by piece."""
-    attempts = _Attempts(session, request)
+    attempts = _Attempts(session, request, None)
     while True:
         try:
             opened: Opened = yield Open(request, quiet_s)
@@ -66,9 +66,10 @@ def ask_open(session: Session, request: Request, quiet_s: float) -> Flow[Opened]
 class _Attempts:
     """The tries of one request; gives the delay before the next, or raises what ended them."""
 
-    def __init__(self, session: Session, request: Request) -> None:
+    def __init__(self, session: Session, request: Request, until: float | None) -> None:
         self._request = request
         self._session = session
+        self._until = until
         self._retry = session.retry
         self._tried = 0
 
@@ -76,9 +77,9 @@ class _Attempts:
         """Seconds to wait after a broken connection."""
         self._tried += 1
         if broken.sent and self._request.wait_s:
-            self._retry = self._session.restart
+            self._retry = self._session.patient.retry
         delay_s = self._retry.after_break(self._tried, sent=broken.sent, repeatable=self._request.repeatable)
-        if delay_s is None:
+        if delay_s is None or self._too_late(delay_s):
             maybe_sent = broken.sent and self._request.method != "GET"
             raise Unreachable(str(broken), maybe_sent=maybe_sent) from broken
         return delay_s
@@ -93,14 +94,17 @@ class _Attempts:
             reply.headers.get("retry-after"),
             repeatable=self._request.repeatable,
         )
-        if delay_s is None:
+        if delay_s is None or self._too_late(delay_s):
             raise refused
         return delay_s
 
+    def _too_late(self, delay_s: float) -> bool:
+        return self._until is not None and self._session.clock() + delay_s > self._until
 
-def ask_job(session: Session, request: Request) -> Flow[Job]:
+
+def ask_job(session: Session, request: Request, until: float | None = None) -> Flow[Job]:
     """The job that the reply holds."""
-    return job_of((yield from ask(session, request)))
+    return job_of((yield from ask(session, request, until)))
 
 
 def submit(
@@ -118,13 +122,15 @@ def wait(session: Session, job_id: str, timeout_s: float | None) -> Flow[Job]:
 
 
 def _wait(session: Session, job_id: str, timeout_s: float | None, began: float) -> Flow[Job]:
+    until = None if timeout_s is None else began + timeout_s
     while True:
-        left_s = POLL_S if timeout_s is None else max(0.0, timeout_s - (session.clock() - began))
-        job = yield from ask_job(session, calls.get(job_id, min(POLL_S, left_s)))
+        left_s = POLL_S if until is None else max(0.0, until - session.clock())
+        job = yield from ask_job(session, calls.get(job_id, min(POLL_S, left_s)), until)
         if job.done:
             return job
-        if timeout_s is not None and session.clock() - began >= timeout_s:
-            raise WaitTimeout(job, timeout_s)
+        if until is not None and session.clock() >= until:
+            raise WaitTimeout(job, timeout_s or 0.0)
+        session = session.patient
 
 
 def call(session: Session, task: str, args: Args, options: Options, timeout_s: float | None) -> Flow[Any]:
@@ -133,7 +139,7 @@ def call(session: Session, task: str, args: Args, options: Options, timeout_s: f
     first_s = POLL_S if timeout_s is None else min(POLL_S, timeout_s)
     job = yield from submit(session, task, args, options, first_s)
     if not job.done:
-        job = yield from _wait(session, job.id, timeout_s, began)
+        job = yield from _wait(session.patient, job.id, timeout_s, began)
     return result_of(job)
 
 

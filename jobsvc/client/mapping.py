@@ -67,14 +67,14 @@ class _Flight:
             if self._named >= self._batch.lines:
                 return
             tried += 1
-            if not self._batch.repeatable or tried >= self._session.restart.tries:
+            if not self._batch.repeatable or tried >= self._session.patient.retry.tries:
                 last = self._batch.first + self._batch.lines - 1
                 raise Unreachable(
                     f"the connection broke before the daemon had named the jobs of lines {self._batch.first} to "
                     f"{last}; they may have been accepted (give a key to make the whole repeatable)",
                     maybe_sent=True,
                 )
-            yield Pause(self._session.restart.reconnect(tried, None))
+            yield Pause(self._session.retry.reconnect(tried, None))
 
     def land(self) -> Flow[None]:
         """Emit the outcomes of all lines, in order."""
@@ -98,17 +98,14 @@ class _Flight:
         except Broken:
             piece = b""
         if piece:
-            self._note(self._parsed(piece))
+            try:
+                self._note(self._parser.feed(piece))
+            except (msgspec.DecodeError, IndexError) as error:
+                raise ClientError(f"not the bulk reply of a jobsvc daemon: {error}") from error
             return True
         self._opened = None
         yield Close(opened.handle)
         return False
-
-    def _parsed(self, piece: bytes) -> list[BulkLine]:
-        try:
-            return self._parser.feed(piece)
-        except msgspec.DecodeError as error:
-            raise ClientError(f"not the bulk reply of a jobsvc daemon: {error}") from error
 
     def _note(self, lines: list[BulkLine]) -> None:
         """Keep what `lines` say. The hot loop of the client: once for the id, once for the outcome of each job."""
@@ -145,7 +142,7 @@ class _Flight:
         """The outcomes still open, from the jobs themselves: one request, which waits until any of them is done."""
         if lines := self._open_lines()[:ASK_IDS]:
             by_id = {job_id: line for line in lines if (job_id := self._ids[line]) is not None}
-            page = page_of((yield from ask(self._session, calls.get_many(by_id, POLL_S))))
+            page = page_of((yield from ask(self._session.patient, calls.get_many(by_id, POLL_S))))
             for job in page.jobs:
                 if job.done:
                     self._slots[by_id[job.id]] = (
@@ -176,6 +173,7 @@ def outcomes(session: Session, source: Iterator[Batch], *, follow: bool) -> Flow
                     break
                 flight = _Flight(session, batch, follow=follow)
                 yield from flight.launch()
+                session = session.patient
             except Exception as error:  # noqa: BLE001 - kept, and raised below after what was accepted before
                 exhausted, trouble = True, error
             else:

@@ -166,7 +166,7 @@ class JobFilters(TypedDict, total=False):
     task: str
     queue: str
     labels: Mapping[str, str]
-    since: str
+    since: datetime | str
     order: Literal["asc", "desc"]
     include: str | list[str]
 

@@ -59,7 +59,7 @@ class _Connection:
                     yield Close(opened.handle)
                     return None
                 if opened.status < REFUSALS:
-                    self._retry = self._session.restart
+                    self._retry = self._session.patient.retry
                     return opened
                 refusal = refusal_of((yield from read_all(opened)))
             except Broken as broken:
@@ -130,7 +130,7 @@ def _done(session: Session, job_id: str, asked_s: float | None) -> Flow[bool]:
     The daemon may just be stopping. Only a connection that was opened when the job was already known to be done has
     certainly given everything, so the caller opens once more in either case.
     """
-    job = yield from ask_job(session, calls.get(job_id))
+    job = yield from ask_job(session.patient, calls.get(job_id))
     if not job.done:
         yield Pause(session.retry.reconnect(1, asked_s))
     return job.done
@@ -181,7 +181,7 @@ def items(session: Session, job_id: str, name: str, from_: int) -> Flow[None]:
                 raise ClientError(f"not the items of a jobsvc daemon: {error}") from error
             yield Close(opened.handle)
         if known_done:
-            result_of((yield from ask_job(session, calls.get(job_id))))
+            result_of((yield from ask_job(session.patient, calls.get(job_id))))
             return
         known_done = yield from _done(session, job_id, connection.asked_s)
 

@@ -181,7 +181,10 @@ class TwistedClient:
 
 
 class AsyncOutcomes:
-    """What `TwistedClient.map` gives: results in order; failures are raised in their place, and it may go on."""
+    """What `TwistedClient.map` gives: results in order; failures are raised in their place, and it may go on.
+
+    Whoever leaves early awaits `aclose()`; the jobs already submitted go on.
+    """
 
     def __init__(self, values: AsyncGenerator[Any, None], *, return_errors: bool) -> None:
         self._values = values
@@ -195,6 +198,10 @@ class AsyncOutcomes:
         if isinstance(value, ClientError) and not self._return_errors:
             raise value
         return value
+
+    async def aclose(self) -> None:
+        """Read no more, and give the connections back."""
+        await self._values.aclose()
 
 
 def _release(flow: Flow[Any], bodies: dict[int, Body]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from unicodedata import category
 
 import msgspec
 from msgspec import UNSET
@@ -148,7 +149,7 @@ def _labels(labels: dict[str, str]) -> bytes:
             raise invalid_field(pointer, f"a label's key has at most {limits.LABEL_KEY_MAX_CHARS} characters")
         if len(value) > limits.LABEL_VALUE_MAX_CHARS:
             raise invalid_field(pointer, f"a label's value has at most {limits.LABEL_VALUE_MAX_CHARS} characters")
-        if not value.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in value):
+        if not value.isprintable() and any(category(c) == "Cc" for c in value):
             raise invalid_field(pointer, "control characters are not allowed in a label's value")
     return msgspec.json.encode(labels)
 

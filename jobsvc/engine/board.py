@@ -18,6 +18,7 @@ from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_S, QUICK_S
 from jobsvc.model.task import Policy, TaskSpec
 from jobsvc.model.types import checker
 from jobsvc.ports import Worker
+from jobsvc.runtime.waiting import Waiters
 
 SMOOTHING = 0.2
 """Weight of the newest run time in a task's smoothed one: five runs decide, one outlier does not."""
@@ -26,6 +27,7 @@ NO_CAP = 1_000_000
 """Stands for "as many as there are slots" where a task has no cap of its own."""
 
 StopReason = Literal["cancel_asked", "timeout", "drained"]
+TimeoutName = Literal["run", "idle", "total"]
 
 
 class TaskState:
@@ -58,11 +60,17 @@ class TaskState:
         return PREFETCH_JOBS if self.mean_s * PREFETCH_JOBS <= PREFETCH_S else int(PREFETCH_S / self.mean_s)
 
 
-class Stop(msgspec.Struct, gc=False):
+class Stop:
     """Why an active attempt was asked to stop, and when it will be killed."""
 
-    reason: StopReason
-    kill_timer: IDelayedCall | None = None
+    __slots__ = ("asked", "kill_timer", "passed", "reason", "unkillable")
+
+    def __init__(self, reason: StopReason, passed: TimeoutName | None = None) -> None:
+        self.reason = reason
+        self.passed = passed  # the timeout that has passed, whatever it was first asked to stop for
+        self.kill_timer: IDelayedCall | None = None
+        self.unkillable = False  # a kill was tried and is not to be had: only the end of its worker ends it
+        self.asked: Waiters[None] = Waiters()  # fires when `stopping` is committed, or is known not to be
 
 
 class Tally:
@@ -107,6 +115,7 @@ class Active:
         "held",
         "job",
         "policy",
+        "revision",
         "seat",
         "settling",
         "stepping",
@@ -129,6 +138,7 @@ class Active:
         self.stepping = False  # a change of its state is on the way: an end that arrives meanwhile is `held`
         self.held: Callable[[], None] | None = None
         self.committed = job.seq  # last event number that is durable, hence visible
+        self.revision = job.revision  # last one given to a write; `job.revision` is the last that is durable
         self.tallies: dict[str, Tally] | None = None
         self.timers: list[IDelayedCall] | None = None
         self.touched = 0.0  # monotonic time of the last sign of life, where an idle timeout needs it
@@ -160,22 +170,35 @@ class Active:
 class Seat:
     """A worker and what was handed to it."""
 
-    __slots__ = ("backlog_s", "claiming", "orphans", "outstanding", "retiring", "untimed", "used", "worker")
+    __slots__ = (
+        "backlog_s", "claiming", "dismissed", "orphans", "outstanding", "retiring", "stuck", "untimed", "used",
+        "watch", "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.outstanding: dict[int, Active] = {}  # by row number, in the order of handing over
-        self.used = dict.fromkeys(worker.slots, 0)  # slots taken, claims in flight included
+        self.used = dict.fromkeys(worker.slots, 0)  # slots taken by attempts
         self.claiming: set[str] = set()  # executors for which a claim is in flight
         self.orphans: dict[tuple[int, int], Active] = {}  # given-up thread attempts that still run
         self.backlog_s = 0.0  # estimated work handed over
         self.untimed = 0  # attempts handed over of tasks not yet timed
         self.retiring = False
+        self.dismissed = False  # it was told to quit
+        self.stuck: tuple[int, int] | None = None  # the attempt that takes far longer than those behind it should wait
+        self.watch: IDelayedCall | None = None  # looks for such a one, while any are behind it
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing that counts runs on it any more: given-up threads and what cannot be killed do not."""
+        return not self.claiming and all(
+            active.stop is not None and active.stop.unkillable for active in self.outstanding.values()
+        )
 
     def room(self, executor: str, task: TaskState) -> int:
         """How many more attempts of `task` it may be handed."""
         used = self.used.get(executor)
-        if used is None or self.retiring:
+        if used is None or self.retiring or self.stuck is not None:
             return 0
         if self.worker.kind != "cpu":
             return self.worker.slots[executor] - used
@@ -216,6 +239,8 @@ class Board:
         self.active: dict[bytes, Active] = {}  # by job id
         self.running: Counter[str] = Counter()  # claimed or being claimed, by task
         self.ready: dict[str, dict[str, TaskState]] = {}  # executor → tasks of which the store may have queued jobs
+        self.gone: Waiters[None] = Waiters()
+        """Fires when attempts have left memory (their ends are committed), or turned out not to come into it."""
 
     def raise_ready(self, name: str) -> str | None:
         """Jobs of this task have been queued; its executor, None when there is no such task (they wait for a reload)."""

@@ -46,8 +46,9 @@ class Follow:
     def add(self, job_ids: Iterable[bytes]) -> None:
         """Follow these too."""
         for job_id in job_ids:
-            self.left.add(job_id)
-            self._bus.follows.setdefault(job_id, []).append(self)
+            if job_id not in self.left:  # two submits of one key are one job
+                self.left.add(job_id)
+                self._bus.follows.setdefault(job_id, []).append(self)
 
     def drop(self, job_id: bytes) -> None:
         """Follow this one no longer."""

@@ -93,8 +93,14 @@ class Chores:
             if expired:
                 self._bus.ended(expired)
             following = await self._store.next_due()
-        finally:
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("looking for what is due failed", action="look_failed")
             self._looking = False
+            self.due_at(self._now_us() + int(LOOK_S * 1e6))
+            return
+        self._looking = False
         if self._again or sum(woken.values()) >= BATCH or len(expired) >= BATCH:
             self._again = False
             self.look()

@@ -10,16 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.engine.board import Active, Board, Seat, TaskState
-from jobsvc.model.frames import Message, Start
+from jobsvc.engine.bus import Bus
+from jobsvc.model.frames import Message, Recall, Start
 from jobsvc.model.job import Job, policy_of
 from jobsvc.model.task import Timeouts
 from jobsvc.ports import Claim, Store
 
 CLAIM_MAX = 512
 """Jobs in one claim: fills a cpu worker, and never holds the writer for more than some milliseconds."""
+
+CLAIM_AGAIN_S = 1.0
+"""Pause after a claim that the store has failed (the disk is full)."""
+STUCK_S = 0.1
+"""What waits in a worker behind an attempt that has run this long goes to others: five times what it was to wait."""
 
 _NO_TIMEOUTS = Timeouts()
 
@@ -30,27 +38,43 @@ class Dispatcher:
     Args:
         now_us: the wall clock.
         on_timed: told of each attempt with timeouts that is handed to a worker.
-        on_homeless: told of claimed attempts whose worker has gone meanwhile.
-        on_failed: told when the store failed a claim.
+        on_homeless: told of claimed attempts whose worker takes none any more.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
         board: Board,
         store: Store,
+        bus: Bus,
+        clock: IReactorTime,
         now_us: Callable[[], int],
         on_timed: Callable[[Active], None],
         on_homeless: Callable[[Sequence[Active]], None],
-        on_failed: Callable[[Failure], None],
     ) -> None:
         self._board = board
         self._store = store
+        self._bus = bus
+        self._clock = clock
         self._now_us = now_us
         self._on_timed = on_timed
         self._on_homeless = on_homeless
-        self._on_failed = on_failed
         self._placed: dict[bytes, Active] = {}  # claimed by an INSERT that is not committed yet
+        self._claims = 0  # in flight
+        self._claim_again: IDelayedCall | None = None
         self.open = True  # False while draining
+
+    @property
+    def in_flight(self) -> int:
+        """Claims whose answer is not there yet: attempts may come of them."""
+        return self._claims + len(self._placed)
+
+    def close(self) -> None:
+        """No timer of its own fires any more."""
+        for timer in (self._claim_again, *(seat.watch for seat in self._board.seats.values())):
+            if timer is not None and timer.active():
+                timer.cancel()
 
     # -- at submit
 
@@ -63,9 +87,9 @@ class Dispatcher:
         for job in jobs:
             if job.executor in full or job.state != "queued" or board.ready.get(job.executor):
                 continue
-            task = board.tasks[job.task]
-            if board.free(task) <= 0:
-                continue
+            task = board.tasks.get(job.task)
+            if task is None or task.spec.executor != job.executor or board.free(task) <= 0:
+                continue  # the first two: a reload has come since the job was prepared
             seat = self._best(job.executor, task)
             if seat is None:
                 full.add(job.executor)
@@ -80,7 +104,10 @@ class Dispatcher:
         """The seat with room that has the least to do."""
         best: Seat | None = None
         for seat in self._board.of(executor):
-            if (best is None or seat.used[executor] < best.used[executor]) and seat.room(executor, task) > 0:
+            # What a claim in flight will bring is not in `used` yet.
+            if executor in seat.claiming or (best is not None and seat.used[executor] >= best.used[executor]):
+                continue
+            if seat.room(executor, task) > 0:
                 best = seat
         return best
 
@@ -96,12 +123,32 @@ class Dispatcher:
         active = self._placed.pop(job_id, None)
         if active is not None:
             self.vacate(active)
-            self.pump(active.seat)
+            self.freed([active])
+            if not self.open:
+                self._board.gone.fire(None)
 
     def vacate(self, active: Active) -> None:
-        """The attempt no longer takes its slot."""
-        active.seat.give_back(active.job.executor, active.est_s)
+        """The attempt no longer takes its slot. `freed` is to be called once all that ended together have left."""
+        seat = active.seat
+        seat.give_back(active.job.executor, active.est_s)
         self._board.running[active.job.task] -= 1
+        if seat.stuck == active.key:
+            seat.stuck = None
+
+    def freed(self, actives: Sequence[Active]) -> None:
+        """Slots of these are free: fill them; a worker that retires and has nothing left may go."""
+        for seat in dict.fromkeys(active.seat for active in actives):
+            self.pump(seat)
+            self.dismiss_if_spent(seat)
+        # Where a cap of a task was in the way, any worker may go on.
+        for executor in {active.job.executor for active in actives if active.task.spec.concurrency is not None}:
+            self.pump_all(executor)
+
+    def dismiss_if_spent(self, seat: Seat) -> None:
+        """A retiring worker goes when its last attempt has ended."""
+        if seat.retiring and seat.spent and not seat.dismissed and seat.worker.id in self._board.seats:
+            seat.dismissed = True
+            seat.worker.quit()
 
     def submitted(self, jobs: Iterable[Job]) -> None:
         """New jobs are committed: start those that were placed, look for slots for the others."""
@@ -141,37 +188,61 @@ class Dispatcher:
         ready = self._board.ready.get(executor)
         if not ready or executor in seat.claiming or not self.open or seat.retiring:
             return
+        compute = seat.worker.kind == "cpu"
         tasks: dict[str, TaskState] = {}
         wants: dict[str, int] = {}
         for name, task in ready.items():
-            room = min(seat.room(executor, task), self._board.free(task), CLAIM_MAX)
+            free = min(self._board.free(task), CLAIM_MAX)
+            room = min(seat.room(executor, task), free)
             if room > 0:
                 tasks[name], wants[name] = task, room
+            elif compute and free > 0:
+                return  # one that needs more room here may be next in order: short ones must not pass it for ever
         if not wants:
             return
         limit = max(wants.values())
-        if seat.worker.kind == "cpu" and limit < seat.used[executor] // 2:
+        if compute and limit < seat.used[executor] // 2:
             return  # plenty ahead of it: refilled in large steps, since every claim costs a commit
         seat.claiming.add(executor)
+        self._claims += 1
         # Capped tasks are reserved, so that two seats that claim at once do not pass the cap together.
         reserved = {name: want for name, want in wants.items() if tasks[name].spec.concurrency is not None}
         self._board.running.update(reserved)
-        marks = {name: task.mark for name, task in tasks.items()}
+        marks = {name: (task, task.mark) for name, task in tasks.items()}
         claim = Claim(seat.worker.id, executor, wants, limit, self._now_us())
 
         def answered(rows: list[list[Job]] | Failure) -> None:
             seat.claiming.discard(executor)
+            self._claims -= 1
             self._board.running.subtract(reserved)
             if isinstance(rows, Failure):
-                self._on_failed(rows)
-                return
-            self._drop_hints(claim, rows[0], marks)
-            self._hand_over([self._taken(job, tasks[job.task], seat) for job in rows[0]])
-            self._pump(seat, executor)
+                self._claim_failed(rows)
+            else:
+                jobs = rows[0]
+                self._drop_hints(claim, jobs, marks)
+                if compute and len(tasks) > 1:
+                    jobs.sort(key=lambda job: tasks[job.task].ahead == 0)  # nothing waits behind a long one
+                self._hand_over([self._taken(job, tasks[job.task], seat) for job in jobs])
+                for job in jobs:
+                    self._bus.moved(job)
+                self._pump(seat, executor)
+            self.dismiss_if_spent(seat)
+            if not self.open:
+                self._board.gone.fire(None)
 
         self._store.claim([claim]).addBoth(answered)
 
-    def _drop_hints(self, claim: Claim, jobs: Sequence[Job], marks: dict[str, int]) -> None:
+    def _claim_failed(self, failure: Failure) -> None:
+        """The jobs are still queued: try again in a while. Where the failure is fatal, the store has said so itself."""
+        self._log.failure("the store failed a claim", failure, action="claim_failed")
+        if self._claim_again is None or not self._claim_again.active():
+            self._claim_again = self._clock.callLater(CLAIM_AGAIN_S, self._pump_everything)
+
+    def _pump_everything(self) -> None:
+        for seat in list(self._board.seats.values()):
+            self.pump(seat)
+
+    def _drop_hints(self, claim: Claim, jobs: Sequence[Job], marks: dict[str, tuple[TaskState, int]]) -> None:
         """Of which wanted tasks the store has no more. A claim that filled its limit proves nothing; nor does one
         during which more were queued (`mark` has grown)."""  # fmt: skip
         if len(jobs) >= claim.limit:
@@ -180,9 +251,8 @@ class Dispatcher:
         for job in jobs:
             got[job.task] = got.get(job.task, 0) + 1
         ready = self._board.ready.get(claim.executor, {})
-        for name, mark in marks.items():
-            task = ready.get(name)
-            if task is not None and task.mark == mark and got.get(name, 0) < claim.wants[name]:
+        for name, (task, mark) in marks.items():
+            if ready.get(name) is task and task.mark == mark and got.get(name, 0) < claim.wants[name]:
                 del ready[name]
 
     # -- handing over
@@ -196,7 +266,7 @@ class Dispatcher:
             self._board.active[job.id] = active
             seat.outstanding[job.no] = active
             active.committed = job.seq
-            if seat.retiring or seat.worker.id not in self._board.seats:
+            if not self.open or seat.retiring or seat.worker.id not in self._board.seats:
                 homeless.append(active)
                 continue
             timed = timeouts != _NO_TIMEOUTS
@@ -210,5 +280,31 @@ class Dispatcher:
                 self._on_timed(active)
         for seat, messages in starts.items():
             seat.worker.send(messages)
+            self._watch(seat)
         if homeless:
             self._on_homeless(homeless)
+
+    # -- what was handed over too early
+
+    def _watch(self, seat: Seat) -> None:
+        """Look in a moment whether what waits in this cpu worker waits too long."""
+        if seat.worker.kind == "cpu" and len(seat.outstanding) > 1 and seat.watch is None:
+            seat.watch = self._clock.callLater(STUCK_S, self._look, seat)
+
+    def _look(self, seat: Seat) -> None:
+        seat.watch = None
+        if seat.retiring or seat.stuck is not None:
+            return  # all that waits has been called back already
+        mark = seat.worker.running()
+        runs = None if mark is None else seat.outstanding.get(mark[0])
+        if (
+            mark is not None
+            and runs is not None
+            and runs.key == mark[:2]
+            and len(seat.outstanding) > 1
+            and self._now_us() - mark[2] >= STUCK_S * 1e6
+        ):
+            seat.stuck = runs.key
+            seat.worker.send([Recall()])
+        else:
+            self._watch(seat)

@@ -21,7 +21,6 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL
 from jobsvc.ports import Settled, Step, Store
-from jobsvc.runtime.waiting import Waiters
 
 RETRY_S = 1.0
 """How long a write that found the disk full waits before it is tried again: its outcome stays in memory meanwhile."""
@@ -53,13 +52,12 @@ class Endings:
         self._now_us = now_us
         self._counters = counters
         self._on_due = on_due
-        self.gone: Waiters[None] = Waiters()
-        """Fires when attempts have left memory: their ends are committed."""
 
     def finish(self, ended: Sequence[tuple[Active, Verdict]], *, vacate: bool = True) -> None:
         """These attempts are over. `vacate` False keeps their slots taken (threads that cannot be stopped)."""
         ends: list[tuple[Active, Settled]] = []
         steps: list[tuple[Active, Step]] = []
+        freed: list[Active] = []
         now = self._now_us()
         for active, verdict in ended:
             if active.settling:
@@ -70,6 +68,7 @@ class Endings:
                 active.cancel_timers()
             if vacate:
                 self._dispatcher.vacate(active)
+                freed.append(active)
             if verdict.to in FINAL:
                 ends.append((active, _settled(active, verdict, now)))
             else:
@@ -78,6 +77,7 @@ class Endings:
             self._settle(ends)
         if steps:
             self._step(steps)
+        self._dispatcher.freed(freed)
 
     # -- outcomes
 
@@ -89,7 +89,7 @@ class Endings:
         jobs: list[Job] = []
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job
-            self._board.active.pop(job.id, None)
+            self._leave(active)
             if not ok:
                 self._refused(active, "settle")
                 continue
@@ -99,7 +99,7 @@ class Endings:
             self._counters["ended", job.task, job.state] += 1
             jobs.append(job)
         self._bus.ended(jobs)
-        self.gone.fire(None)
+        self._board.gone.fire(None)
 
     # -- back to waiting
 
@@ -111,7 +111,7 @@ class Endings:
         queued: set[str] = set()
         for ok, (active, write) in zip(accepted, steps, strict=True):
             job = active.job
-            self._board.active.pop(job.id, None)
+            self._leave(active)
             if not ok:
                 self._refused(active, "step")
                 continue
@@ -126,7 +126,12 @@ class Endings:
             self._bus.moved(job)
         if queued:
             self._dispatcher.queued(queued)
-        self.gone.fire(None)
+        self._board.gone.fire(None)
+
+    def _leave(self, active: Active) -> None:
+        # A claim in the same group as the step back may have brought the job's next attempt in already.
+        if self._board.active.get(active.job.id) is active:
+            del self._board.active[active.job.id]
 
     # -- when the store says no
 
@@ -150,11 +155,11 @@ def _settled(active: Active, verdict: Verdict, now: int) -> Settled:
     """The write of an outcome; numbers its event."""
     job = active.job
     job.seq += 1
-    job.revision += 1
+    active.revision += 1
     error = None if verdict.error is None else located(verdict.error, job)
     return Settled(
         no=job.no, epoch=job.epoch, owner=job.owner or "", state=verdict.to, reason=verdict.reason, attempt=job.attempt,
-        started_at=active.began_us, finished_at=now, seq=job.seq, revision=job.revision, result=verdict.result,
+        started_at=active.began_us, finished_at=now, seq=job.seq, revision=active.revision, result=verdict.result,
         error=error, losses=job.losses + verdict.lost,
     )  # fmt: skip
 
@@ -163,13 +168,13 @@ def _step(active: Active, verdict: Verdict, now: int) -> Step:
     """The write that sends a job back to waiting; numbers its event."""
     job = active.job
     job.seq += 1
-    job.revision += 1
+    active.revision += 1
     error = None if verdict.error is None else located(verdict.error, job)
     record = attempt_record(active, verdict, now, error)
     due_at = None if verdict.delay_s is None else now + int(verdict.delay_s * 1_000_000)
     return Step(
         no=job.no, epoch=job.epoch, owner=job.owner or "", to=verdict.to, reason=verdict.reason, at=now, due_at=due_at,
         attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,
-        seq=job.seq, revision=job.revision, record=record,
+        seq=job.seq, revision=active.revision, record=record,
     )  # fmt: skip
 

@@ -76,9 +76,7 @@ class Engine:
         self.board = Board()
         self.bus = Bus()
         self.background = Background()
-        self._dispatcher = Dispatcher(
-            self.board, store, now_us, self._timed, self._homeless, self._claim_failed
-        )
+        self._dispatcher = Dispatcher(self.board, store, self.bus, clock, now_us, self._timed, self._homeless)
         self._endings = Endings(
             self.board, store, self.bus, self._dispatcher, clock, now_us, self.counters, lambda at: self._chores.due_at(at)
         )
@@ -116,19 +114,24 @@ class Engine:
 
     async def idle(self) -> None:
         """Returns when no attempt is active and its writes are committed."""
-        while self.board.active:
-            await self._endings.gone.wait()
+        while self.board.active or self._dispatcher.in_flight:
+            await self.board.gone.wait()
 
     def close(self) -> None:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
+        self._dispatcher.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()
 
     def stop_all(self) -> None:
         """Second step of a drain: what still runs is asked to stop; it will be queued again."""
         for active in tuple(self.board.active.values()):
-            self._stops.ask(active, "drained", None)
+            self._stops.ask(active, "drained", None).addErrback(self._not_asked)
+
+    def _not_asked(self, failure: Failure) -> None:
+        # It will be stopped all the same, with its worker.
+        self._log.failure("the store failed a stop", failure, action="stop_failed")
 
     # -- submit
 
@@ -281,9 +284,6 @@ class Engine:
 
     def _homeless(self, actives: Sequence[Active]) -> None:
         self._endings.finish([(active, Verdict("queued", "recalled", counted=False, record=False)) for active in actives])
-
-    def _claim_failed(self, failure: Failure) -> None:
-        self._log.failure("the store failed a claim", failure, action="claim_failed")
 
     # Last: below it, `list` no longer names the type.
     def list(self, wanted: JobFilter) -> Deferred[list[Job]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -60,7 +61,6 @@ class Intake:
             return
         ended: Ended = []
         appends: list[tuple[Active, Append]] = []
-        capped: set[str] = set()
         find = seat.outstanding.get
         for message in messages:
             if isinstance(message, Result):
@@ -69,8 +69,6 @@ class Intake:
                     self._late(seat, message)
                     continue
                 self._result(active, message, ended)
-                if active.task.spec.concurrency is not None:
-                    capped.add(active.job.executor)
             elif isinstance(message, Returned):
                 for no, epoch in message.attempts:
                     active = find(no)
@@ -91,15 +89,6 @@ class Intake:
             self._append(appends)
         if ended:
             self._endings.finish(ended)
-            self._dispatcher.pump(seat)
-            for executor in capped:
-                self._dispatcher.pump_all(executor)
-        self._leave_if_empty(seat)
-
-    def _leave_if_empty(self, seat: Seat) -> None:
-        """A retiring worker goes when its last attempt has ended."""
-        if seat.retiring and not seat.outstanding and not seat.claiming and not seat.orphans:
-            seat.worker.quit()
 
     def retire(self, worker: Worker) -> None:
         """No more attempts for this worker; what has not begun comes back by a recall."""
@@ -107,7 +96,7 @@ class Intake:
         if seat is not None:
             seat.retiring = True
             self._stops.recall(seat)
-            self._leave_if_empty(seat)
+            self._dispatcher.dismiss_if_spent(seat)
 
     def died(self, worker: Worker, death: Death) -> None:
         """A worker is gone; all it said has been handled."""
@@ -115,23 +104,28 @@ class Intake:
         if seat is None:
             return
         seat.retiring = True
+        if seat.watch is not None:
+            seat.watch.cancel()
+            seat.watch = None
         self._counters["worker_died", worker.kind, death.how] += 1
         ended: Ended = []
-        for active in list(seat.outstanding.values()):
-            self._end(active, verdict.worker_died(active, death, self._uniform), ended)
+        now_us = self._now_us()
+        for active in seat.outstanding.values():
+            self._end(active, partial(verdict.worker_died, active, death, now_us, self._uniform), ended)
         self._endings.finish(ended)
-        for active in list(seat.orphans.values()):
-            self._stops.orphan_gone(active)
+        orphans = list(seat.orphans.values())
         seat.orphans.clear()
+        for active in orphans:
+            self._stops.orphan_gone(active)
 
     # -- ends
 
-    def _end(self, active: Active, how: Verdict, ended: Ended) -> None:
-        """Now, or when the change of state that is on its way has been committed."""
-        if active.stepping:
-            active.held = lambda: self._endings.finish([(active, how)])
-        else:
-            ended.append((active, how))
+    def _end(self, active: Active, judge: Callable[[], Verdict], ended: Ended) -> None:
+        """Now, or when the change of state that is on its way has been committed; the first end counts."""
+        if not active.stepping:
+            ended.append((active, judge()))
+        elif active.held is None:
+            active.held = lambda: self._endings.finish([(active, judge())])
 
     def _result(self, active: Active, message: Result, ended: Ended) -> None:
         if active.settling:
@@ -143,21 +137,16 @@ class Intake:
         if message.error is None and active.stop is None:
             ended.append((active, Verdict("succeeded", result=message.body)))
         else:
-            self._end(active, verdict.ended(active, message.error, message.body, self._uniform), ended)
+            self._end(active, partial(verdict.ended, active, message.error, message.body, self._uniform), ended)
 
     def _returned(self, active: Active, ended: Ended) -> None:
-        if active.stop is not None:
-            self._end(active, verdict.stopped(active, None, self._uniform), ended)
-        else:
-            self._end(active, Verdict("queued", "recalled", counted=False, record=False), ended)
+        self._end(active, partial(verdict.not_begun, active, self._uniform), ended)
 
     def _late(self, seat: Seat, message: Result) -> None:
         """A result of an attempt that is no longer ours: of a thread that was given up, or fenced."""
         orphan = seat.orphans.pop((message.no, message.epoch), None)
         if orphan is not None:
-            self._dispatcher.vacate(orphan)
             self._stops.orphan_gone(orphan)
-            self._dispatcher.pump(seat)
         self._counters["refused", "result"] += 1
         self._log.info("late result of row {no} epoch {epoch} refused", no=message.no, epoch=message.epoch, action="result_refused")
 
@@ -171,9 +160,9 @@ class Intake:
         owner = job.owner or ""
         if isinstance(message, Progress):
             job.seq += 1
-            job.revision += 1
+            active.revision += 1
             chunk = Chunk(no=job.no, seq=first, count=1, kind="progress", epoch=job.epoch, at=at, body=message.body)
-            return Append(chunk, owner, revision=job.revision)
+            return Append(chunk, owner, revision=active.revision)
         job.seq += message.count
         if isinstance(message, Items):
             tally = active.tally(f"item:{message.stream}")
@@ -216,6 +205,7 @@ class Intake:
             grown.add(active.job.id)
             if chunk.kind == "progress":
                 active.job.progress = chunk.body
+                active.job.revision = max(active.job.revision, write.revision)
                 self._bus.moved(active.job)
             elif not active.settling:
                 credits.setdefault(active.seat, []).append(

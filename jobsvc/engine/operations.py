@@ -8,7 +8,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from jobsvc.engine.admission import Admission
-from jobsvc.engine.board import Active, Board
+from jobsvc.engine.board import Board
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.stops import Stops
@@ -48,23 +48,28 @@ class Operations:
 
     async def cancel(self, job_id: bytes, tenant: str, mode: str, grace_s: float) -> tuple[Job, bool]:
         """See `Engine.cancel`. Modes: `polite` asks, `deadline` asks and kills after `grace_s`, `now` kills at once."""
-        active = self._board.active.get(job_id)
-        if active is None:
+        while (active := self._board.active.get(job_id)) is None or active.settling:
+            if active is not None:
+                # Its end is on the way to the disk: wait for it, so that the answer is true.
+                await self._bus.move_of(job_id)
             job = await self._waits.get(job_id, tenant)
             cancelled = None if job.done else await self._cancel_waiting(job)
             if cancelled is not None:
                 return cancelled, True
-            active = self._board.active.get(job_id)  # claimed meanwhile
-        if active is None or active.job.tenant != tenant:
-            job = await self._waits.get(job_id, tenant)
-            raise JobsvcError("conflict", f"job {id_text(job_id)} is {job.state} already", job=id_text(job_id))
+            if job_id not in self._board.active:  # else it was claimed meanwhile
+                job = await self._waits.get(job_id, tenant)
+                raise JobsvcError("conflict", f"job {id_text(job_id)} is {job.state} already", job=id_text(job_id))
+        if active.job.tenant != tenant:
+            raise self._waits.missing(job_id)
         if mode != "polite" and active.job.executor in CANNOT_KILL:
             raise JobsvcError(
                 "cannot_kill",
                 f"a {active.job.executor} cannot be killed; mode polite asks the task, which may look at ctx.cancelled",
                 job=id_text(job_id),
             )
-        return await self._cancel_active(active, mode, grace_s)
+        kill_after_s = {"polite": None, "deadline": grace_s, "now": 0.0}[mode]
+        await self._stops.ask(active, "cancel_asked", kill_after_s)
+        return active.job, False
 
     async def _cancel_waiting(self, job: Job) -> Job | None:
         error = msgspec.json.encode(JobError("cancelled", message="cancelled before it ran"))
@@ -73,15 +78,6 @@ class Operations:
         if moved is not None:
             self._bus.ended([moved])
         return moved
-
-    async def _cancel_active(self, active: Active, mode: str, grace_s: float) -> tuple[Job, bool]:
-        if active.settling:
-            # Its end is on the way to the disk: wait for it, so that the answer is true.
-            job = await self._bus.move_of(active.job.id)
-            raise JobsvcError("conflict", f"job {id_text(job.id)} is {job.state} already", job=id_text(job.id))
-        kill_after_s = {"polite": None, "deadline": grace_s, "now": 0.0}[mode]
-        await self._stops.ask(active, "cancel_asked", kill_after_s)
-        return active.job, False
 
     async def retry(self, job_id: bytes, tenant: str, submit: Callable[[Sequence[Job]], Deferred[list[Submitted]]]) -> Job:
         """See `Engine.retry`: the same spec, `rerun_of` set; the old job stays as it ended."""
@@ -95,6 +91,9 @@ class Operations:
     async def run_now(self, job_id: bytes, tenant: str) -> Job:
         """See `Engine.run_now`."""
         job = await self._waits.get(job_id, tenant)
+        if job.reason == "orphan_running":
+            # Two attempts of one job never overlap.
+            raise JobsvcError("conflict", f"job {id_text(job_id)} waits for its last attempt, a thread, to return")
         move = Move(job_id, ("scheduled", "retrying"), "queued", "operator", self._now_us())
         [moved] = await self._store.move([move])
         if moved is None:

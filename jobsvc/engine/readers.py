@@ -110,9 +110,9 @@ class EventReader:
             return []
         stored = await self._store.chunks(job.no, self._after, max_bytes)
         stored = [chunk for chunk in stored if chunk.seq <= upto]
-        # A full page may end before `upto`; what was derived beyond its end belongs to a later page.
-        full = sum(len(chunk.body) for chunk in stored) >= max_bytes
-        end = stored[-1].last if full else upto
+        # A page may end before `upto`, and only an empty one is known to be the last: what was derived beyond its end
+        # belongs to a later page.
+        end = stored[-1].last if stored else upto
         chunks = [*stored, *(c for c in derived(job) if self._after < c.seq <= end)]
         chunks.sort(key=lambda chunk: chunk.seq)
         out: list[Chunk] = []

@@ -5,7 +5,7 @@ A timer is only a wake-up; what it finds is compared with the clocks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -13,18 +13,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.engine import verdict
-from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason
+from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason, TimeoutName
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
 from jobsvc.engine.verdict import Verdict
 from jobsvc.model.frames import Cancel, Recall
+from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
 
 TIMEOUT_GRACE_S = 1.0
 """Between the polite ask and the kill when a timeout has passed: enough for a handler that flushes a file."""
 KILL_AGAIN_S = 0.25
 """How often a kill is tried again while the attempt still waits behind another one in its worker."""
+ASK_AGAIN_S = 1.0
+"""Pause after a timeout that could not be recorded (the disk is full)."""
 ORPHANS_SHARE = 4
 """When one in so many threads of an io worker is an orphan, the worker is replaced."""
 
@@ -68,7 +71,7 @@ class Stops:
         active.timers = []
         if timeouts.total is not None:
             left_s = timeouts.total - (self._now_us() - active.job.created_at) / 1e6
-            active.timers.append(self._clock.callLater(max(0.0, left_s), self.time_is_up, active))
+            active.timers.append(self._clock.callLater(max(0.0, left_s), self.time_is_up, active, "total"))
 
     def begun(self, active: Active) -> None:
         """The attempt's code runs: `run` and `idle` count from here."""
@@ -76,7 +79,7 @@ class Stops:
             return
         timeouts = active.policy.timeouts
         if timeouts.run is not None:
-            active.timers.append(self._clock.callLater(timeouts.run, self.time_is_up, active))
+            active.timers.append(self._clock.callLater(timeouts.run, self.time_is_up, active, "run"))
         if timeouts.idle is not None:
             self.touched(active)
             active.timers.append(self._clock.callLater(timeouts.idle, self._idle, active, timeouts.idle))
@@ -89,76 +92,137 @@ class Stops:
     def _idle(self, active: Active, idle_s: float) -> None:
         left_s = active.touched + idle_s - self._clock.seconds()
         if left_s <= 0:
-            self.time_is_up(active)
-        elif active.timers is not None:
-            active.timers.append(self._clock.callLater(left_s, self._idle, active, idle_s))
+            self.time_is_up(active, "idle")
+        else:
+            self._wake(active, left_s, self._idle, active, idle_s)
 
-    def time_is_up(self, active: Active) -> None:
-        """A timeout has passed. A thread is given up at once, the others are asked and then killed."""
-        if active.settling or active.stop is not None:
+    def _wake(self, active: Active, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """One more timer of the attempt; those that have fired are forgotten."""
+        if active.timers is not None:
+            active.timers = [timer for timer in active.timers if timer.active()]
+            active.timers.append(self._clock.callLater(delay_s, call, *args))
+
+    def time_is_up(self, active: Active, passed: TimeoutName) -> None:
+        """A timeout has passed. A thread is given up at once, the others are asked and then killed. Also one that was
+        asked to stop for another reason before: a polite cancel takes no timeout away."""  # fmt: skip
+        stop = active.stop
+        if active.settling or (stop is not None and stop.passed is not None):
             return
         if active.job.executor == "thread" and active.began_us is not None:
-            self._give_up(active)
+            if active.stepping:
+                self._wake(active, KILL_AGAIN_S, self.time_is_up, active, passed)  # first that must be on the disk
+            else:
+                self._give_up(active, passed)
+        elif stop is not None:
+            stop.passed = passed
+            self._arm(active, TIMEOUT_GRACE_S)
         else:
-            self.ask(active, "timeout", TIMEOUT_GRACE_S)
+            asked = self.ask(active, "timeout", TIMEOUT_GRACE_S, passed)
+            asked.addErrback(self._timeout_failed, active, passed)
 
-    def _give_up(self, active: Active) -> None:
+    def _timeout_failed(self, failure: Failure, active: Active, passed: TimeoutName) -> None:
+        self._failed(failure, "a timeout")
+        self._wake(active, ASK_AGAIN_S, self.time_is_up, active, passed)
+
+    def _give_up(self, active: Active, passed: TimeoutName) -> None:
         """A thread cannot be killed: its attempt is over, its slot stays taken until it returns."""
         seat = active.seat
         seat.orphans[active.key] = active
-        active.stop = Stop("timeout")
+        if active.stop is None:
+            active.stop = Stop("timeout")
+        active.stop.passed = passed
         how = verdict.failed(active, verdict.timed_out(active), self._uniform)
         if how.to == "retrying":
             # Two attempts of one job never overlap here: the next one waits for this thread to return.
             how.reason, how.delay_s = "orphan_running", None
         seat.worker.send([Cancel(active.job.no, active.job.epoch, "timeout")])
         self._endings.finish([(active, how)], vacate=False)
-        if len(seat.orphans) * ORPHANS_SHARE >= seat.worker.slots["thread"]:
+        self._dispatcher.dismiss_if_spent(seat)
+        if len(seat.orphans) * ORPHANS_SHARE >= seat.worker.slots["thread"] and not seat.retiring:
             self._on_orphans(seat.worker)
 
     def orphan_gone(self, active: Active) -> None:
         """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
+        self._dispatcher.vacate(active)
+        self._dispatcher.freed([active])
         move = Move(active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running")
         answer = self._store.move([move])
-        answer.addCallback(lambda jobs: self._dispatcher.queued({job.task for job in jobs if job is not None}))
+        answer.addCallback(self._released)
         answer.addErrback(self._failed, "release of a retry")
+
+    def _released(self, jobs: Sequence[Job | None]) -> None:
+        for job in jobs:
+            if job is not None:
+                self._bus.moved(job)
+                self._dispatcher.queued((job.task,))
 
     # -- asking
 
-    def ask(self, active: Active, reason: StopReason, kill_after_s: float | None) -> Deferred[None]:
+    def ask(
+        self, active: Active, reason: StopReason, kill_after_s: float | None, passed: TimeoutName | None = None
+    ) -> Deferred[None]:
         """Ask an active attempt to stop, and kill it after so many seconds (None = never). Fires once `stopping` is
-        committed. A later ask may only bring the kill forward."""  # fmt: skip
+        committed. A later ask may only bring the kill forward, and turn what would run again into a cancel.
+
+        Args:
+            passed: the timeout that has passed, if that is the reason.
+
+        Raises:
+            JobsvcError: `disk_full`: it was not asked.
+        """
         if active.settling:
             return succeed(None)
         if active.stop is not None:
+            if reason == "cancel_asked":
+                active.stop.reason = reason
             self._arm(active, kill_after_s)
-            return succeed(None)
-        active.stop = Stop(reason)
+            return active.stop.asked.wait() if active.stepping else succeed(None)
+        active.stop = Stop(reason, passed)
         active.stepping = True
         job = active.job
         job.seq += 1
-        job.revision += 1
+        active.revision += 1
         step = Step(
             no=job.no, epoch=job.epoch, owner=job.owner or "", to="stopping", reason=reason, at=self._now_us(),
-            due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=job.revision,
+            due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=active.revision,
         )  # fmt: skip
         answer = self._store.step([step])
-        asked = answer.addCallback(lambda accepted: self._asked(active, step, kill_after_s, accepted=accepted[0]))
-        return asked.addErrback(self._failed, "a stop")
+        stop = active.stop
+        return answer.addCallbacks(
+            self._asked, self._not_asked, callbackArgs=(active, stop, step, kill_after_s), errbackArgs=(active, stop, step)
+        )
 
-    def _asked(self, active: Active, step: Step, kill_after_s: float | None, *, accepted: bool) -> None:
+    def _asked(
+        self, accepted: Sequence[bool], active: Active, stop: Stop, step: Step, kill_after_s: float | None
+    ) -> None:
         active.stepping = False
         held, active.held = active.held, None
-        if accepted:
-            active.job.state, active.job.reason = "stopping", step.reason
+        job = active.job
+        if accepted[0]:
+            job.state, job.reason = "stopping", step.reason
+            job.revision = max(job.revision, step.revision)
             active.committed = max(active.committed, step.seq)
-            self._bus.moved(active.job)
+            self._bus.moved(job)
         if held is not None:
             held()  # it ended while the ask was on its way
-            self._dispatcher.pump(active.seat)
-        elif not active.settling and accepted:
-            active.seat.worker.send([Cancel(active.job.no, active.job.epoch, step.reason or "")])
+        elif accepted[0]:
+            active.seat.worker.send([Cancel(job.no, job.epoch, stop.reason)])
             self._arm(active, kill_after_s)
+        stop.asked.fire(None)
+
+    def _not_asked(self, failure: Failure, active: Active, stop: Stop, step: Step) -> Failure:
+        """Nothing was stored, so nothing was asked."""
+        active.stepping = False
+        active.stop = None
+        if stop.kill_timer is not None and stop.kill_timer.active():
+            stop.kill_timer.cancel()
+        if active.job.seq == step.seq:
+            active.job.seq -= 1  # nothing has been numbered behind it
+        held, active.held = active.held, None
+        if held is not None:
+            held()
+        stop.asked.fire(None)
+        return failure
 
     def _arm(self, active: Active, kill_after_s: float | None) -> None:
         stop = active.stop
@@ -179,11 +243,14 @@ class Stops:
             # Not begun: the worker gives it back; killing would hit whoever runs before it.
             active.stop.kill_timer = self._clock.callLater(KILL_AGAIN_S, self._kill, active)
         elif not worker.kill(*active.key):
+            active.stop.unkillable = True
             self._log.warn(
                 "job {job} does not stop on {worker}: the worker is replaced",
                 job=active.job.id.hex(), worker=worker.id, action="will_not_stop",
             )  # fmt: skip
-            self._on_orphans(worker)
+            self._dispatcher.dismiss_if_spent(active.seat)
+            if not active.seat.retiring:
+                self._on_orphans(worker)
 
     def recall(self, seat: Seat) -> None:
         """Ask for everything that has not begun."""

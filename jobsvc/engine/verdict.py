@@ -10,8 +10,8 @@ from jobsvc.engine.board import Active
 from jobsvc.model.errors import JobError, Where
 from jobsvc.model.events import Attempt
 from jobsvc.model.job import Job
-from jobsvc.model.limits import LOSSES_MAX
-from jobsvc.model.states import State
+from jobsvc.model.limits import LOSSES_MAX, STALL_S
+from jobsvc.model.states import Reason, State
 from jobsvc.model.task import Backoff
 from jobsvc.ports import Death
 
@@ -57,7 +57,8 @@ def ended(active: Active, error: JobError | None, body: bytes, uniform: Callable
 def failed(active: Active, error: JobError, uniform: Callable[[float, float], float]) -> Verdict:
     """The attempt failed and counts: another try if the policy has one left and the kind is worth it."""
     error.retryable = error.kind in RETRYABLE
-    if active.stop is not None and active.stop.reason == "cancel_asked":
+    stop = active.stop
+    if stop is not None and (stop.reason == "cancel_asked" or stop.passed == "total"):
         return Verdict("failed", error=error)
     if error.retryable and active.job.attempt < active.policy.max_attempts:
         return Verdict("retrying", "retry", error=error, delay_s=backoff_s(active.policy.backoff, active.job.attempt, uniform))
@@ -71,22 +72,29 @@ def stopped(active: Active, error: JobError | None, uniform: Callable[[float, fl
         kept = error.exit if error is not None else None
         return Verdict("cancelled", "cancel_asked", error=JobError("cancelled", message="cancelled on request", exit=kept))
     if reason == "drained":
-        return Verdict("queued", "drained", counted=False)
+        return _again(active, "drained", "stopped as the daemon ended")
     return failed(active, timed_out(active), uniform)
 
 
 def timed_out(active: Active) -> JobError:
     """The error of an attempt that took too long."""
-    limits = active.policy.timeouts
-    given = ", ".join(f"{name} {value:g} s" for name in ("run", "idle", "total") if (value := getattr(limits, name)) is not None)
-    return JobError("timeout", message=f"stopped by its timeout ({given})")
+    passed = active.stop.passed if active.stop is not None else None
+    given_s = None if passed is None else getattr(active.policy.timeouts, passed)
+    return JobError("timeout", message="stopped by its timeout" if given_s is None else f"{passed} timeout of {given_s:g} s")
 
 
-def worker_died(active: Active, death: Death, uniform: Callable[[float, float], float]) -> Verdict:
-    """The worker that hosted the attempt is gone: crashed, lost, stopped, or never begun."""
-    begun = active.began_us is not None or death.running == active.key
-    if not begun:
+def not_begun(active: Active, uniform: Callable[[float, float], float]) -> Verdict:
+    """The attempt was handed over and will not begin: nothing has happened, whatever `on_lost` says."""
+    stop = active.stop
+    if stop is None or stop.reason == "drained":
         return Verdict("queued", "recalled", counted=False, record=False)
+    return stopped(active, None, uniform)
+
+
+def worker_died(active: Active, death: Death, now_us: int, uniform: Callable[[float, float], float]) -> Verdict:
+    """The worker that hosted the attempt is gone: crashed, lost, stopped, or never begun."""
+    if active.began_us is None and death.running != active.key:
+        return not_begun(active, uniform)
     if active.stop is not None:
         return stopped(active, None, uniform)
     if death.how == "exit":
@@ -99,10 +107,25 @@ def worker_died(active: Active, death: Death, uniform: Callable[[float, float], 
         return failed(active, JobError("crashed", message=words, exit=how), uniform)
     if death.how == "stalled" and (death.running == active.key):
         return failed(active, JobError("stalled", message="the attempt held up the worker's loop until it was killed"), uniform)
+    if death.how == "stalled" and death.running is None and _suspect(active, now_us):
+        return lost(active)
     if death.how in ("killed", "stalled", "quit"):
         # A neighbour was stopped, or the daemon ends: this one is not to blame and loses no try.
-        return Verdict("queued", "lost", counted=False)
+        return _again(active, "lost", "stopped with its worker")
     return lost(active)
+
+
+def _suspect(active: Active, now_us: int) -> bool:
+    """Whether it may have held up a worker in which nobody can be blamed: a thread that ran all the while."""
+    began_us = active.began_us
+    return active.job.executor == "thread" and began_us is not None and now_us - began_us >= STALL_S * 1e6
+
+
+def _again(active: Active, reason: Reason, words: str) -> Verdict:
+    """Stopped through no fault of its own after it had begun: runs again, unless it must not run twice."""
+    if active.policy.on_lost == "fail":
+        return Verdict("failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start"))
+    return Verdict("queued", reason, counted=False)
 
 
 def lost(active: Active) -> Verdict:

@@ -21,7 +21,7 @@ from jobsvc.http.problems import internal
 from jobsvc.http.request import Upload
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job, Submit
-from jobsvc.model.limits import BULK_LINES_MAX
+from jobsvc.model.limits import BULK_ATOMIC_MAX, BULK_LINES_MAX
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
@@ -60,21 +60,31 @@ class Group:
             return list(lines)
         return [line for line in lines if line not in self.refused and line not in self.blank]
 
+    def take(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
+        """The store's answers for its lines."""
+        for line, answer in zip(lines, answers, strict=True):
+            if answer.job is None:
+                self.refused[line] = key_reused()
+        self.ids = b"".join([answer.job.id for answer in answers if answer.job is not None])
+
 
 class OnCommitted(Protocol):
     """Told of each group after its commit, before anything of it can have ended."""
 
-    def __call__(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None: ...
+    def __call__(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
+        """`lines` and `answers` go in pairs."""
 
 
-class Intake:
+class BulkIntake:
     """Takes the body of an upload and turns it into groups, in order.
 
     Args:
         prepare: an envelope's job, or its refusal.
-        store: accepts jobs; fires after the commit.
+        store: accepts jobs; fires after the commit. None: they are only held, for the caller to store all or none.
         line_max_bytes: one line; a longer one is refused alone.
-        at_once: True = every group goes to the store as soon as it is decoded; False = all at the end, by the caller.
+
+    Attributes:
+        held: with `store` None, the jobs of all groups, in order.
     """
 
     def __init__(
@@ -82,7 +92,8 @@ class Intake:
         upload: Upload,
         clock: IReactorTime,
         prepare: Prepare,
-        store: Store,
+        *,
+        store: Store | None,
         on_committed: OnCommitted | None,
         line_max_bytes: int,
     ) -> None:
@@ -93,6 +104,7 @@ class Intake:
         self._on_committed = on_committed
         self._line_max_bytes = line_max_bytes
         self.groups: deque[Group] = deque()
+        self.held: list[Job] = []
         self.line = 0  # number of the last line taken
         self._blocks: deque[list[bytes]] = deque()  # lines received and not decoded
         self._unread_bytes = 0
@@ -171,11 +183,9 @@ class Intake:
             size += len(text) + 1
             line = self.line + taken
             try:
-                if len(text) > limit:
-                    raise JobsvcError("too_large", f"The line is longer than {limit} bytes.")
-                if line > BULK_LINES_MAX:
-                    raise JobsvcError("too_large", f"At most {BULK_LINES_MAX} lines are taken at once.")
-                if text.isascii() and not suspicious(text):
+                if len(text) > limit or line > BULK_LINES_MAX:
+                    group.refused[line] = _over_limit(len(text), limit)
+                elif text.isascii() and not suspicious(text):
                     jobs.append(prepare(decode(text)))
                 else:
                     jobs.append(prepare(decode_submit(text)))
@@ -186,7 +196,9 @@ class Intake:
                     group.refused[line] = _refusal(text)
             except JobsvcError as error:
                 group.refused[line] = error
-            if taken >= BULK_SLICE_LINES or (taken % _TIME_CHECK_LINES == 0 and self._clock.seconds() >= until):
+            if taken >= BULK_SLICE_LINES or (
+                taken % _TIME_CHECK_LINES == 0 and self._clock.seconds() >= until
+            ):
                 break
         if taken < len(lines):
             self._blocks.appendleft(lines[taken:])
@@ -199,6 +211,9 @@ class Intake:
 
     def _hand_over(self, group: Group, jobs: list[Job]) -> None:
         self.groups.append(group)
+        if self._store is None:
+            self._hold_back(group, jobs)
+            return
         if not jobs:
             group.settled = True
             self._moved.fire(None)
@@ -213,12 +228,17 @@ class Intake:
                 self._committed, self._lost, callbackArgs=(group, len(jobs)), errbackArgs=(group, len(jobs))
             )
 
+    def _hold_back(self, group: Group, jobs: list[Job]) -> None:
+        group.settled = True
+        if len(self.held) + len(jobs) > BULK_ATOMIC_MAX:
+            error = JobsvcError("too_large", f"At most {BULK_ATOMIC_MAX} lines are taken with atomic=1.")
+            group.refused = dict.fromkeys(group.accepted_lines(), error) | group.refused
+        else:
+            self.held += jobs
+
     def _committed(self, answers: Sequence[Submitted], group: Group, count: int) -> None:
         lines = group.accepted_lines()
-        for line, answer in zip(lines, answers, strict=True):
-            if answer.job is None:
-                group.refused[line] = key_reused()
-        group.ids = b"".join([answer.job.id for answer in answers if answer.job is not None])
+        group.take(lines, answers)
         if self._on_committed is not None:
             self._on_committed(lines, answers)
         self._settled(group, count)
@@ -246,7 +266,11 @@ class Intake:
         if behind and not self._paused:
             self._paused = True
             self._upload.pause()
-        elif self._paused and self._uncommitted <= BULK_UNCOMMITTED_LINES // 2 and self._unread_bytes <= BULK_UNREAD_BYTES // 2:
+        elif (
+            self._paused
+            and self._uncommitted <= BULK_UNCOMMITTED_LINES // 2
+            and self._unread_bytes <= BULK_UNREAD_BYTES // 2
+        ):
             self._paused = False
             self._upload.resume()
 
@@ -278,6 +302,13 @@ def key_reused() -> JobsvcError:
         "This idempotency key was used with another body.",
         errors=[{"pointer": "/key", "detail": "belongs to another body"}],
     )
+
+
+def _over_limit(size: int, limit: int) -> JobsvcError:
+    """A line that is not taken for its length or its place."""
+    if size > limit:
+        return JobsvcError("too_large", f"The line is longer than {limit} bytes.")
+    return JobsvcError("too_large", f"At most {BULK_LINES_MAX} lines are taken at once.")
 
 
 def _refusal(text: bytes) -> JobsvcError:

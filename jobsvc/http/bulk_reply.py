@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
-from jobsvc.http.bulk import Group, Intake, key_reused
-from jobsvc.http.edge import TENANT, Edge, encode
+from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
+from jobsvc.http.edge import TENANT, Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
 from jobsvc.http.negotiate import MEDIA
@@ -22,8 +21,7 @@ from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
-from jobsvc.model.job import Job, Submit
-from jobsvc.model.limits import BULK_ATOMIC_MAX
+from jobsvc.model.job import Job
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
@@ -157,54 +155,98 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     """`POST /v1/jobs/bulk`."""
     check_ndjson(request)
     if edge.engine.draining:
-        raise JobsvcError("draining", "The daemon is stopping; send it again in a moment.", retry_after_s=5)
+        raise draining()
     outcomes = Outcomes(edge) if query.get("follow") else None
     on_committed = None if outcomes is None else outcomes.committed
-    prepare = edge.engine.prepare
-
-    def prepared(submit: Submit) -> Job:
-        return prepare(submit, TENANT)
-
     atomic = query.get("atomic", False)
-    held: list[Job] = []
-    store = _holder(held) if atomic else edge.engine.submit
-    intake = Intake(
-        request.streamed(), edge.clock, prepared, store, None if atomic else on_committed, edge.body_max_bytes
+    prepare = edge.engine.prepare
+    intake = BulkIntake(
+        request.streamed(),
+        edge.clock,
+        lambda submit: prepare(submit, TENANT),
+        store=None if atomic else edge.engine.submit,
+        on_committed=None if atomic else on_committed,
+        line_max_bytes=edge.body_max_bytes,
     )
     request.streamed().attach(intake)
-    outlet: Outlet | None = None
     try:
         if atomic:
             await intake.received()
-            await _all_or_nothing(edge, intake, held, outcomes)
+            await _all_or_nothing(edge, intake, on_committed)
         elif not query.get("live", False):
             await intake.received()
-        request.stream(200, MEDIA["ndjson"])
-        outlet = Outlet(request, edge.clock, HEARTBEATS["ndjson"])
-        edge.outlets[outlet] = b""
-        instance = request.request_id.decode()
+        await _answer(edge, request, intake, outcomes)
+    finally:
+        if outcomes is not None:
+            outcomes.close()
+    return b""
+
+
+async def _answer(edge: Edge, request: Request, intake: BulkIntake, outcomes: Outcomes | None) -> None:
+    """Write the lines as groups are committed, and outcomes as jobs end."""
+    request.stream(200, MEDIA["ndjson"])
+    outlet = Outlet(request, edge.clock, HEARTBEATS["ndjson"])
+    edge.outlets[outlet] = b""
+    instance = request.request_id.decode()
+    try:
         while (group := await intake.next_group()) is not None:
             outlet.write(id_lines(group, instance))
             await outlet.room()
         while outcomes is not None and (lines := await outcomes.next_lines()):
             outlet.write(lines)
             await outlet.room()
-        return b""
     finally:
-        if outcomes is not None:
-            outcomes.close()
-        if outlet is not None:
-            edge.outlets.pop(outlet, None)
-            outlet.close()
+        del edge.outlets[outlet]
+        outlet.close()
 
 
-def _holder(held: list[Job]) -> Any:
-    """A store that only collects, for uploads that are all or nothing."""
+async def _all_or_nothing(edge: Edge, intake: BulkIntake, on_committed: OnCommitted | None) -> None:
+    """Store all jobs in one transaction, or raise for the first line that is wrong."""
+    refused = {line: error for group in intake.groups for line, error in group.refused.items()}
+    lines = [line for group in intake.groups for line in group.accepted_lines()]
+    if not refused:
+        refused = await _reused_keys(edge, lines, intake.held)
+    if refused:
+        raise _none_taken(refused)
+    if not intake.held:
+        return
+    answers = await edge.background.detached(lambda: edge.engine.submit(intake.held))
+    _number(intake, answers)
+    if on_committed is not None:
+        on_committed(lines, answers)
 
-    def hold(jobs: Sequence[Job]) -> Any:
-        held.extend(jobs)
-        if len(held) > BULK_ATOMIC_MAX:
-            raise JobsvcError("too_large", f"At most {BULK_ATOMIC_MAX} lines are taken with atomic=1.")
-        return _Kept([Submitted(job) for job in jobs])
 
-    return hold
+async def _reused_keys(edge: Edge, lines: Sequence[int], jobs: Sequence[Job]) -> dict[int, JobsvcError]:
+    """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line."""
+    hashes: dict[str, bytes | None] = {}
+    refused: dict[int, JobsvcError] = {}
+    for line, job in zip(lines, jobs, strict=True):
+        if job.key is None:
+            continue
+        if job.key not in hashes:
+            earlier = await edge.engine.store.by_key(job.tenant, job.key)
+            hashes[job.key] = job.key_hash if earlier is None else earlier.key_hash
+        if hashes[job.key] != job.key_hash:
+            refused[line] = key_reused()
+    return refused
+
+
+def _number(intake: BulkIntake, answers: Sequence[Submitted]) -> None:
+    """Give each group the ids of its jobs. A key that somebody else took in this very moment costs its line alone."""
+    at = 0
+    for group in intake.groups:
+        lines = group.accepted_lines()
+        group.take(lines, answers[at : at + len(lines)])
+        at += len(lines)
+
+
+def _none_taken(refused: dict[int, JobsvcError]) -> JobsvcError:
+    """The refusal of a whole upload; its pointers begin with the line."""
+    first = min(refused)
+    errors = [
+        {"pointer": f"/{line}{at['pointer']}", "detail": at["detail"]}
+        for line in sorted(refused)[:ATOMIC_ERRORS_MAX]
+        for at in refused[line].context.get("errors", [{"pointer": "", "detail": refused[line].detail}])
+    ]
+    detail = f"Line {first}: {refused[first].detail} Nothing was stored (atomic=1)."
+    return JobsvcError(refused[first].code, detail, errors=errors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -10,9 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from jobsvc.engine.engine import Engine
+from jobsvc.http.metrics import Metrics
 from jobsvc.http.negotiate import etag
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.request import Request
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, view
 from jobsvc.runtime.waiting import Background
@@ -45,12 +47,29 @@ class Daemon(Protocol):
         """Each check: its name, whether it is well, one line for people."""
 
 
+InThread = Callable[[Callable[[], bytes]], Deferred[bytes]]
+"""Runs a function in a thread of a bounded pool."""
+
+
 class Edge:
     """See the module."""
 
-    __slots__ = ("background", "body_max_bytes", "clock", "daemon", "engine", "outlets")
+    __slots__ = (
+        "background",
+        "body_max_bytes",
+        "clock",
+        "daemon",
+        "engine",
+        "in_thread",
+        "metrics",
+        "outlets",
+    )
 
-    def __init__(self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int) -> None:
+    def __init__(
+        self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int, in_thread: InThread
+    ) -> None:
+        self.in_thread = in_thread
+        self.metrics = Metrics(engine.counters)
         self.engine = engine
         self.daemon = daemon
         self.clock = clock
@@ -75,6 +94,11 @@ class Edge:
     def created(self, request: Request, job: Job) -> None:
         """Say where the job is."""
         request.header(b"Location", b"/v1/jobs/" + id_text(job.id).encode())
+
+
+def draining() -> JobsvcError:
+    """No new jobs are taken: the daemon stops."""
+    return JobsvcError("draining", "The daemon is stopping; send it again in a moment.", retry_after_s=5)
 
 
 def json_reply(request: Request, status: int, value: object) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -19,14 +19,39 @@ from jobsvc.model.events import Chunk, event_lines
 HEARTBEATS: dict[Form, bytes] = {"sse": b":\n\n", "ndjson": b"\n"}
 """What is sent into silence, where the form has something that means nothing."""
 
-Render = Callable[[Chunk], bytes]
 _UNNUMBERED = frozenset(("gap", "end"))
 
 
-class EventFormat:
-    """Events of one job, from number `after` + 1 on."""
+class Format(Protocol):
+    """How chunks become bytes.
 
-    def __init__(self, form: Form, after: int) -> None:
+    Attributes:
+        form: the media type they come in.
+        heartbeat: sent into silence; empty = none.
+        farewell: last words when the daemon stops.
+    """
+
+    form: Form
+    heartbeat: bytes
+    farewell: bytes
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        """What of `chunk` has not been sent yet."""
+
+
+class EventFormat:
+    """Events of one job, from number `after` + 1 on.
+
+    Args:
+        wants_end: whether `end` is among the kinds asked for.
+    """
+
+    def __init__(self, form: Form, after: int, *, wants_end: bool = True) -> None:
+        self.form = form
+        self.heartbeat = HEARTBEATS[form]
+        # Tells an SSE client to come back: the daemon stops, the job does not.
+        self.farewell = b"event: reconnect\ndata: {}\n\n" if form == "sse" else b""
+        self.wants_end = wants_end
         self._sse = form == "sse"
         self.after = after
 
@@ -48,22 +73,18 @@ class EventFormat:
         line = b'{"seq":%d,"at":"%b","kind":"end","data":%b}' % (self.after, time_text(at).encode(), job_json)
         return b"event: end\ndata: %b\n\n" % line if self._sse else line + b"\n"
 
-    def reconnect(self) -> bytes:
-        """Tells an SSE client to come back: the daemon stops, the job does not."""
-        return b"event: reconnect\ndata: {}\n\n" if self._sse else b""
-
 
 class ItemFormat:
-    """Items of one stream.
+    """Items of one stream, from number `after` + 1 on."""
 
-    Attributes:
-        restarted: a further attempt began; the next chunk is of that one.
-    """
+    farewell = b""
 
-    def __init__(self, form: Form, after: int, epoch: int | None = None) -> None:
+    def __init__(self, form: Form, after: int) -> None:
+        self.form = form
+        self.heartbeat = HEARTBEATS[form]
         self._sse = form == "sse"
         self._after = after
-        self._epoch = epoch  # of the last item sent or known
+        self._epoch: int | None = None  # of the last item sent or seen
 
     def __call__(self, chunk: Chunk) -> bytes:
         """All items of `chunk` not yet sent, after a mark where an attempt began anew."""
@@ -90,7 +111,9 @@ class ItemFormat:
                 for n, text in enumerate(texts, first)
             ]
         else:
-            out += [b'{"seq":%d,"epoch":%d,"data":%b}\n' % (n, epoch, text) for n, text in enumerate(texts, first)]
+            out += [
+                b'{"seq":%d,"epoch":%d,"data":%b}\n' % (n, epoch, text) for n, text in enumerate(texts, first)
+            ]
         self._after = first + len(texts) - 1
         return b"".join(out)
 
@@ -107,7 +130,11 @@ class BareFormat:
             strings are base64 of bytes.
     """
 
-    def __init__(self, after: int, *, as_text: bool | None = None) -> None:
+    heartbeat = b""  # every byte is data here
+    farewell = b""
+
+    def __init__(self, form: Form, after: int, *, as_text: bool | None = None) -> None:
+        self.form = form
         self._after = after
         self._epoch: int | None = None
         self._as_text = as_text

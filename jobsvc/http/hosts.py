@@ -29,7 +29,7 @@ class HostGuard:
         self._seen: set[bytes] = set()
 
     def check(self, request: Request) -> None:
-        """Raise `bad_host` or `cross_site` unless the request was meant for this server by a page of its own or by none."""
+        """Raise `bad_host` or `cross_site` unless the request was meant for this server, by its own page or by none."""
         headers = request.requestHeaders
         hosts = headers.getRawHeaders(b"host")
         if hosts is None:

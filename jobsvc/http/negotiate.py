@@ -36,7 +36,7 @@ def form_of(request: Request, *, default: Form) -> Form:
 
 
 def preferred_wait_s(request: Request) -> float | None:
-    """Seconds of `Prefer: wait=N` (RFC 7240), cut to the longest wait; a Prefer that says something else is no error."""
+    """Seconds of `Prefer: wait=N` (RFC 7240), cut to the longest wait; a Prefer that says other things is no error."""
     given = request.requestHeaders.getRawHeaders(b"prefer")
     if given is None:
         return None
@@ -46,7 +46,9 @@ def preferred_wait_s(request: Request) -> float | None:
 
 def applied_wait(request: Request, wait_s: float) -> None:
     """Say that the wait was honoured, and how long it could have been."""
-    request.header(b"Preference-Applied", b"wait=%d" % wait_s if wait_s == int(wait_s) else b"wait=%g" % wait_s)
+    request.header(
+        b"Preference-Applied", b"wait=%d" % wait_s if wait_s == int(wait_s) else b"wait=%g" % wait_s
+    )
 
 
 def etag(revision: int) -> bytes:

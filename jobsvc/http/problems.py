@@ -21,8 +21,10 @@ _POINTER_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 class ProblemType(NamedTuple):
-    """What is the same for all problems of one code. `retry_safe`: nothing was done, and the very same request may
-    succeed later."""  # fmt: skip
+    """What is the same for all problems of one code.
+
+    `retry_safe`: nothing was done, and the very same request may succeed later.
+    """
 
     status: int
     title: str
@@ -99,7 +101,9 @@ def status_of(error: JobsvcError) -> int:
 def internal(failure: Failure, what: str) -> JobsvcError:
     """An unexpected exception: the traceback goes to the log, the client gets the number under which it is there."""
     incident = uuid4().hex[:12]
-    _log.failure("{what} failed, incident {incident}", failure, what=what, incident=incident, action="request_failed")
+    _log.failure(
+        "{what} failed, incident {incident}", failure, what=what, incident=incident, action="request_failed"
+    )
     return JobsvcError("internal", f"Unexpected error; the log has it as incident {incident}.")
 
 
@@ -121,7 +125,7 @@ def wrong_shape(error: msgspec.ValidationError, root: str = "") -> JobsvcError:
 
 
 def pointer_of(message: str) -> tuple[str, str]:
-    """msgspec's message apart: what is wrong, and where as a JSON pointer (RFC 6901).
+    """Take a message of msgspec apart: what is wrong, and where as a JSON pointer (RFC 6901).
 
     A missing or unknown field stands in the text, not in the path; its name is added to the pointer. A key of a
     mapping is not named by msgspec (`[...]`): the pointer then ends at the mapping.

@@ -28,9 +28,18 @@ class Parameter(NamedTuple):
     doc: str
 
 
+_DIGITS_MAX = 18
+"""Longer numbers leave the 64 bits of a column."""
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
+        if (
+            not text.isascii()
+            or not text.isdigit()
+            or len(text) > _DIGITS_MAX
+            or not low <= int(text) <= high
+        ):
             raise ValueError(f"a whole number from {low} to {high} is expected")
         return int(text)
 
@@ -134,7 +143,9 @@ def one_of(doc: str, *choices: str) -> Parameter:
 
 def some_of(doc: str, *choices: str) -> Parameter:
     """Some of these words, joined by commas."""
-    return Parameter(_some_of(choices), {"type": "string", "description": "joined by commas: " + ", ".join(choices)}, doc)
+    return Parameter(
+        _some_of(choices), {"type": "string", "description": "joined by commas: " + ", ".join(choices)}, doc
+    )
 
 
 def names(doc: str) -> Parameter:
@@ -167,7 +178,9 @@ def parse_query(raw: bytes, parameters: Mapping[str, Parameter]) -> Query:
         stem, dot, rest = name.partition(".")
         known = parameters.get(stem + dot if dot else name)
         if known is None or (dot and not rest):
-            raise JobsvcError("bad_query", f"There is no query parameter {name[:64]!r} here. {_offer(parameters)}")
+            raise JobsvcError(
+                "bad_query", f"There is no query parameter {name[:64]!r} here. {_offer(parameters)}"
+            )
         try:
             parsed = known.parse(value)
         except ValueError as error:

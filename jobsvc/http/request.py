@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -32,7 +33,8 @@ STATUS_LINES: dict[int, bytes] = {
     429: b"HTTP/1.1 429 Too Many Requests\r\n",
 }
 _FIXED = (
-    b"Server: jobsvc\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Request-ID: %b\r\nDate: %b\r\n"
+    b"Server: jobsvc\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+    b"X-Request-ID: %b\r\nDate: %b\r\n"
 )
 _BODYLESS = frozenset((204, 304))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,%d}" % REQUEST_ID_MAX_CHARS)
@@ -132,9 +134,10 @@ class Request(server.Request):
         if site.streams_body(method, self.path):
             self.upload = Upload(self.channel)
             self.process()
-        elif length is not None and length > site.body_hard_max_bytes:
-            self.refuse(self._too_large())
-        elif length is not None and length > site.body_max_bytes and self.requestHeaders.hasHeader(b"expect"):
+            return
+        # With Expect the client has not sent its body yet: nothing needs to be read away.
+        limit = site.body_max_bytes if self.requestHeaders.hasHeader(b"expect") else site.body_hard_max_bytes
+        if length is not None and length > limit:
             self.refuse(self._too_large())
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -164,9 +167,14 @@ class Request(server.Request):
             self.process()
 
     def streamed(self) -> Upload:
-        """The body of a route that takes it as it arrives; one without a body has ended."""
+        """The body of a route that takes it as it arrives.
+
+        When there was none, or its path was spelt so that the route was not foreseen, it has ended already.
+        """
         if self.upload is None:
             self.upload = Upload(self.channel)
+            if self._parts:
+                self.upload.data(self.body())
             self.upload.end()
         return self.upload
 
@@ -177,14 +185,14 @@ class Request(server.Request):
     def process(self) -> None:
         """To the application; nothing it does wrong leaves the client without a reply."""
         self.prepath = []
-        self.postpath = [http.unquote(segment) for segment in self.path[1:].split(b"/")]
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
             self.site.application.handle(self)
         except Exception:  # noqa: BLE001 - the last line of defence; the traceback goes to the log
             if not self.finished:
                 self.refuse(internal(Failure(), "routing"))
 
-    def getRequestHostname(self) -> bytes:
+    def getRequestHostname(self) -> bytes:  # noqa: N802 - Twisted's name
         """Klein binds its routes to this; the real Host was judged before, and may be anything."""
         return b"localhost"
 
@@ -291,7 +299,7 @@ class Request(server.Request):
         limit = self.site.body_max_bytes
         return JobsvcError("too_large", f"The body is larger than {limit} bytes.")
 
-    def processingFailed(self, reason: Failure) -> Failure:
+    def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802 - Twisted's name
         """Klein's last resort; ours is a problem document."""
         if not self.finished and not self._disconnected:
             self.refuse(internal(reason, "handling"))
@@ -300,4 +308,4 @@ class Request(server.Request):
 
 def as_request(request: Any) -> Request:
     """Klein knows only IRequest; on our Site it is always ours."""
-    return cast(Request, request)
+    return cast("Request", request)

@@ -53,6 +53,8 @@ class Channel(http.HTTPChannel):
 
     site: Site
     factory: Site
+    transport: Any  # a TCP or Unix socket, or TLS over one: no interface names all that is used of them
+    _networkProducer: Any
     waits_since: float | None = None
     blocked_since: float | None = None
     _receiving = False
@@ -81,9 +83,10 @@ class Channel(http.HTTPChannel):
         if self.blocked_since is not None and now - self.blocked_since >= WRITE_STALL_S:
             self.transport.abortConnection()
         elif self.waits_since is not None and now - self.waits_since >= self._allowed_s():
-            self.transport.loseConnection()
-            # Whoever sent half a request may also refuse to read: nothing is waited for.
-            self.transport.abortConnection()
+            if self._receiving or self.transport.disconnecting:
+                self.transport.abortConnection()  # who sent half a request may also refuse to read
+            else:
+                self.loseConnection()
 
     def _allowed_s(self) -> float:
         if not self._receiving:
@@ -157,7 +160,7 @@ class Channel(http.HTTPChannel):
     # -- writing
 
     def cut(self) -> None:
-        """Send what was written, then close, whatever the reply lacks; the sweep aborts when the client reads nothing."""
+        """Send what was written, then close, whatever the reply lacks; the sweep aborts a client that reads nothing."""
         self.waits_since = self.site.reactor.seconds()
         self.loseConnection()
 
@@ -180,7 +183,7 @@ class Channel(http.HTTPChannel):
         if not self._handlingRequest and not self._body_paused:
             self._networkProducer.resumeProducing()
 
-    def requestDone(self, request: Request) -> None:
+    def requestDone(self, request: Request) -> None:  # noqa: N802 - Twisted's name
         """The reply is written."""
         if request.body_done:
             self.waits_since = self.site.reactor.seconds()
@@ -215,7 +218,7 @@ class Site(server.Site):
 
     _log = Logger()
     protocol = Channel  # type: ignore[assignment]
-    requestFactory = Request
+    requestFactory = Request  # type: ignore[assignment]
     noisy = False
 
     def __init__(
@@ -244,7 +247,9 @@ class Site(server.Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A connection, or None when there are too many."""
         if len(self.channels) >= self.connections_max:
-            self._log.warn("{count} connections are open: one more refused", count=len(self.channels), action="refused")
+            self._log.warn(
+                "{count} connections are open: one more refused", count=len(self.channels), action="refused"
+            )
             return None
         if self._sweeping is None:
             self._sweeping = LoopingCall(self._sweep)

@@ -7,9 +7,9 @@ from twisted.python.failure import Failure
 
 from jobsvc.engine.readers import Reader
 from jobsvc.http.edge import TENANT, Edge
-from jobsvc.http.formats import HEARTBEATS, BareFormat, EventFormat, ItemFormat, Render, Restarted
+from jobsvc.http.formats import BareFormat, EventFormat, Format, ItemFormat, Restarted
 from jobsvc.http.limits import STREAM_READ_BYTES
-from jobsvc.http.negotiate import MEDIA, Form, form_of, last_event
+from jobsvc.http.negotiate import MEDIA, form_of, last_event
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.problems import internal
 from jobsvc.http.query import Query
@@ -29,26 +29,18 @@ async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> b
     form = form_of(request, default="sse")
     kinds, streams = query.get("kinds", ()), query.get("streams", ())
     reader = edge.engine.reader(job, after, kinds, streams, follow=query.get("follow", True))
-    wants_end = not kinds or "end" in kinds
-    return await event_reply(edge, request, 200, job, reader, EventFormat(form, after), form, wants_end=wants_end)
+    render = EventFormat(form, after, wants_end=not kinds or "end" in kinds)
+    return await event_reply(edge, request, job, reader, render)
 
 
 async def event_reply(
-    edge: Edge,
-    request: Request,
-    status: int,
-    job: Job,
-    reader: Reader,
-    render: EventFormat,
-    form: Form,
-    *,
-    wants_end: bool = True,
+    edge: Edge, request: Request, job: Job, reader: Reader, render: EventFormat, *, status: int = 200
 ) -> bytes:
     """Events to the end. `end` comes when the job is done; without it the client may come back for more."""
-    if not await pour(edge, request, status, reader, render, form):
+    if not await pour(edge, request, reader, render, status=status):
         return b""
     last = await edge.engine.get(job.id, TENANT)
-    if last.done and wants_end:
+    if last.done and render.wants_end:
         request.write(render.end(edge.job_json(last), last.finished_at or last.created_at))
     return b""
 
@@ -60,18 +52,18 @@ async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name
     after = query.get("from", 1) - 1 if resumed is None else resumed
     form = form_of(request, default="ndjson")
     epoch = job.epoch if job.done and query.get("epoch") != "all" else None
-    render: Render
+    render: Format
     start = after
     if form == "bytes":
-        render = BareFormat(after, as_text=_is_text(edge, job))
+        render = BareFormat(form, after, as_text=_is_text(edge, job))
     elif query.get("bare", False):
-        render = BareFormat(after)
+        render = BareFormat(form, after)
     else:
         render = ItemFormat(form, after)
         # One item earlier tells of which attempt it was, so that a restart right here is not missed.
         start = max(0, after - 1)
     reader = edge.engine.item_reader(job, name, start, epoch, follow=query.get("follow", True))
-    await pour(edge, request, 200, reader, render, form)
+    await pour(edge, request, reader, render)
     return b""
 
 
@@ -81,28 +73,27 @@ def _is_text(edge: Edge, job: Job) -> bool:
     return spec is not None and spec.command is not None and spec.command.text
 
 
-async def pour(edge: Edge, request: Request, status: int, reader: Reader, render: Render, form: Form) -> bool:
+async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, status: int = 200) -> bool:
     """Write all that `reader` gives, as fast as the client takes it. False when there was nothing to tell it all to.
 
     The head goes out at once; only for raw bytes it waits for the first items, since they may turn out to be none.
     """
-    if request.method == b"HEAD" or form != "bytes":
-        request.stream(status, MEDIA[form])
+    media = MEDIA[render.form]
+    if request.method == b"HEAD" or render.form != "bytes":
+        request.stream(status, media)
         if request.method == b"HEAD":
             return False
-    bare = isinstance(render, BareFormat)
-    farewell = render.reconnect() if isinstance(render, EventFormat) else b""
-    outlet = Outlet(request, edge.clock, b"" if bare else HEARTBEATS[form])
-    edge.outlets[outlet] = farewell
+    outlet = Outlet(request, edge.clock, render.heartbeat)
+    edge.outlets[outlet] = render.farewell
     try:
         while chunks := await reader.read(STREAM_READ_BYTES):
             data = b"".join([render(chunk) for chunk in chunks])
             if not request.startedWriting:
-                request.stream(status, MEDIA[form])
+                request.stream(status, media)
             outlet.write(data)
             await outlet.room()
         if not request.startedWriting:
-            request.stream(status, MEDIA[form])
+            request.stream(status, media)
         return True
     except CancelledError:
         raise

@@ -6,6 +6,7 @@ is the text looked at again, to find the exact place and to accept what JSON Sch
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -115,25 +116,32 @@ class ArgsReader:
     ) -> msgspec.Struct:
         """Decode once more with 4.0 written as 4 where an integer is asked for, or say what is wrong."""
         if isinstance(refusal, msgspec.ValidationError) and "got `float`" in str(refusal):
-            try:
+            text = raw
+            with contextlib.suppress(
+                *_REFUSALS
+            ):  # what hinders a second look is no better reason than the first
                 text = self._with_integers(raw)
-                if text != raw:
+            if text != raw:
+                try:
                     again: msgspec.Struct = decode(text)
                     if self._has_decimal:
                         self._refuse_non_finite(text)
                     return again
-            except _REFUSALS as second:
-                refusal = second
+                except _REFUSALS as second:
+                    refusal = second
         raise self._explain(raw, refusal, by_name=by_name) from None
 
     def _with_integers(self, raw: bytes) -> bytes:
         value = parse(raw)
         for place in self._places(value):
             if isinstance(place.value, msgspec.Raw) and place.node.kind in {"int", "literal"}:
-                number = bytes(place.value).decode()
+                text = bytes(place.value).decode()
                 # The float is looked at first: it is infinite where the integer would have a million digits.
-                if float(number).is_integer() and Decimal(number) % 1 == 0:
-                    place.replace(int(Decimal(number)))
+                if float(text).is_integer():
+                    number = Decimal(text)
+                    whole = number.to_integral_value()
+                    if whole == number:
+                        place.replace(int(whole))
         return msgspec.json.encode(value)
 
     def _refuse_non_finite(self, raw: bytes) -> None:

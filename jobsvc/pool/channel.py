@@ -26,7 +26,7 @@ WRITE_BYTES = 256 * 1024
 
 
 @implementer(IReadWriteDescriptor)
-class Channel(Inlet):
+class Channel(Inlet):  # type: ignore[override]  # see Inlet.doRead
     """See the module.
 
     Args:
@@ -69,8 +69,10 @@ class Channel(Inlet):
     # -- out
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Queue messages; they leave at the end of this turn of the reactor. On a closed channel they are dropped:
-        the worker's death is about to be told."""  # fmt: skip
+        """Queue messages; they leave at the end of this turn of the reactor.
+
+        On a closed channel they are dropped: the worker's death is about to be told.
+        """
         if not self.open:
             return
         if not self._held:
@@ -86,7 +88,7 @@ class Channel(Inlet):
         if not waiting and self.doWrite() is None and self._unwritten:
             self._reactor.addWriter(self)
 
-    def doWrite(self) -> Exception | None:
+    def doWrite(self) -> Exception | None:  # type: ignore[override]  # see doRead
         """Write what the socket takes. A closed one is left to the reading side, which may still hold messages."""
         unwritten = self._unwritten
         try:

@@ -44,6 +44,8 @@ class Inlet:
         self._on_bytes = on_bytes
         self._on_end = on_end
         self._paused = False
+        self.before_read: Callable[[], None] | None = None
+        """Called before each read: for who must know the world as it was when the bytes were taken."""
         reactor.addReader(self)
 
     @property
@@ -59,7 +61,7 @@ class Inlet:
         """Names it in the reactor's log."""
         return type(self).__name__
 
-    def doRead(self) -> Exception | None:
+    def doRead(self) -> Exception | None:  # type: ignore[override]  # the reactor takes exceptions, as of its own
         """The reactor says that there is something."""
         try:
             data = self._read()
@@ -73,6 +75,8 @@ class Inlet:
         return None
 
     def _read(self) -> bytes:
+        if self.before_read is not None:
+            self.before_read()
         return os.read(self._fd, READ_BYTES)
 
     def connectionLost(self, reason: Failure) -> None:

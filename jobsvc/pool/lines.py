@@ -24,6 +24,10 @@ class Lines:
         self._pieces: list[bytes] = []  # of the line that is not complete yet
         self._size = 0
 
+    def __bool__(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return self._size > 0
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete with `data`, without their newlines."""
         at = data.rfind(b"\n")

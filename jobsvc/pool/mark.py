@@ -36,6 +36,11 @@ class Mark:
         no, epoch, began_us, _ = seen
         return (no, epoch, began_us) if no else None
 
+    def close(self) -> None:
+        """The worker is dead: page and descriptor must not wait for the collector."""
+        self.close_fd()
+        self._map.close()
+
     def close_fd(self) -> None:
         """The worker has its own descriptor now."""
         if self.fd >= 0:

@@ -1,12 +1,14 @@
 """F2: what a worker prints past our line writers: native code, programs it starts, the interpreter's last words.
 
 In a cpu worker it belongs to the attempt that runs; what belongs to none goes to the daemon's own log with the name
-of the worker. Printed text counts against the window of the attempt's log: who prints faster than the store writes is
-not read until credit comes back.
+of the worker. An attempt that ends while its output still lies in the pipe is followed there by a seal, so that the
+next one's output is told apart. Printed text counts against the window of the attempt's log: who prints faster than
+the store writes is not read until credit comes back.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from twisted.logger import Logger
@@ -20,6 +22,12 @@ LOG_STREAM = "log"
 Attempt = tuple[int, int]
 """(no, epoch)"""
 
+SEAL = re.compile(rb"\x1ejobsvc end (\d{1,19}) (\d{1,19})\n")
+"""What a worker writes at the end of an attempt into a pipe that holds something: all before it was that attempt's."""
+SEAL_START = b"\x1ejobsvc end "
+SEAL_MAX_BYTES = 54
+"""One write of this size is never torn by another; a read may still end in the middle of it."""
+
 
 class Printed:
     """One pipe of one worker.
@@ -27,7 +35,7 @@ class Printed:
     Args:
         worker: its id.
         source: `stdout` or `stderr`.
-        running: the attempt to which lines belong at this moment.
+        running: the attempt that runs at this moment.
         on_log: takes what belongs to an attempt.
     """
 
@@ -42,27 +50,47 @@ class Printed:
         self._on_log = on_log
         self._lines = Lines()
         self._tail = b""
+        self._torn = b""  # the beginning of a seal
+        self._ran: Attempt | None = None  # when the last read began
         self._owes: Attempt | None = None  # whose credit is awaited
         self._owed_bytes = 0
         self.inlet: Inlet | None = None
 
+    def look(self) -> None:
+        """A read is about to begin: what it finds was printed by now."""
+        self._ran = self._running()
+
     def feed(self, data: bytes) -> None:
         """More was printed."""
         self._tail = (self._tail + data[-STDERR_TAIL_BYTES:])[-STDERR_TAIL_BYTES:]
-        if lines := self._lines.feed(data):
-            self._emit(lines, self._running())
+        data = self._torn + data
+        self._torn = b""
+        ran = self._ran
+        at = 0
+        for seal in SEAL.finditer(data):
+            attempt = (int(seal[1]), int(seal[2]))
+            self._emit([*self._lines.feed(data[at : seal.start()]), *self._lines.rest()], attempt)
+            at = seal.end()
+            if ran == attempt:
+                ran = self._running()
+        left = data[at:]
+        torn = left.rfind(SEAL_START[:1], -SEAL_MAX_BYTES)
+        if torn >= 0 and (SEAL_START.startswith(left[torn:]) or left.startswith(SEAL_START, torn)):
+            left, self._torn = left[:torn], left[torn:]
+        self._emit(self._lines.feed(left), ran)
 
     def finish(self, attempt: Attempt | None) -> None:
-        """Take all that was printed up to now, the unfinished line too: it belongs to `attempt`, which has ended."""
-        before, self._running = self._running, lambda: attempt
+        """`attempt` has ended: take all that was printed up to now. What no running attempt claims belongs to it."""
+        running, self._running = self._running, lambda: running() or attempt
         try:
             if self.inlet is not None:
                 self.inlet.drain()
-            if rest := self._lines.rest():
-                self._emit(rest, attempt)
+            if self._running() == attempt:
+                self._emit(self._lines.rest(), attempt)
         finally:
-            self._running = before
-        self._owe(None)  # an ended attempt gets no more credit
+            self._running = running
+        if self._owes == attempt:
+            self._owe(None)  # an ended attempt gets no more credit
 
     def tail(self) -> str:
         """The last `STDERR_TAIL_BYTES` printed."""
@@ -76,7 +104,16 @@ class Printed:
         self._owed_bytes -= taken
         if self._owed_bytes <= STREAM_WINDOW_BYTES and self.inlet is not None:
             self.inlet.resume()
-        return None if taken == credit.bytes else Credit(credit.no, credit.epoch, LOG_STREAM, credit.bytes - taken)
+        return (
+            None
+            if taken == credit.bytes
+            else Credit(credit.no, credit.epoch, LOG_STREAM, credit.bytes - taken)
+        )
+
+    @property
+    def holding(self) -> bool:
+        """Whether `finish` has something to do even when the pipe is empty."""
+        return self._owes is not None or bool(self._lines)
 
     @property
     def owing(self) -> bool:
@@ -84,12 +121,17 @@ class Printed:
         return self._owed_bytes > 0
 
     def _emit(self, lines: list[bytes], attempt: Attempt | None) -> None:
+        if not lines:
+            return
         if attempt is None:
             for line in lines:
                 self._log.info(
                     "{worker} {source}: {line}",
-                    worker=self._worker, source=self._source, line=line.decode(errors="replace"), action="worker_output",
-                )  # fmt: skip
+                    worker=self._worker,
+                    source=self._source,
+                    line=line.decode(errors="replace"),
+                    action="worker_output",
+                )
             return
         if attempt != self._owes:
             self._owe(attempt)

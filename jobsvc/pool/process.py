@@ -5,7 +5,7 @@ It tells what happens to it and does what it is told; when to start, replace or 
 
 from __future__ import annotations
 
-import os
+import select
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from jobsvc.pool.mark import Mark
 from jobsvc.pool.printed import Printed
 from jobsvc.pool.pulse import Pulse
 from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_words
-from jobsvc.ports import Death
+from jobsvc.ports import Death, WorkerKind
 
 START_S = 30.0
 """From the start to the manifest: the task modules are imported meanwhile, and some import whole frameworks."""
@@ -60,7 +60,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "mark": MARK_FD,
             "threads": self.slots.get("thread", 0),
         }
-        return [sys.executable, "-m", f"jobsvc.worker.{self.kind}", "--config", msgspec.json.encode(config).decode()]
+        return [
+            sys.executable,
+            "-m",
+            f"jobsvc.worker.{self.kind}",
+            "--config",
+            msgspec.json.encode(config).decode(),
+        ]
 
 
 class Owner(Protocol):
@@ -82,13 +88,14 @@ class Owner(Protocol):
         """It is gone, and everything it said has been told."""
 
 
-_OURS = (Hello, Manifest, Pong)
+_OURS = frozenset((Hello, Manifest, Pong))
 
 
 class WorkerProcess:
     """See the module; implements `ports.Worker`.
 
     Args:
+        started_us: wall clock, for people.
         monotonic: for the heartbeat.
         owner: told in this order: `loaded` or `broken`, any `messages`, `ended` once.
     """
@@ -96,11 +103,19 @@ class WorkerProcess:
     _log = Logger()
 
     def __init__(
-        self, worker_id: str, plan: Plan, launcher: Launcher, monotonic: Callable[[], float], owner: Owner
+        self,
+        *,
+        worker_id: str,
+        plan: Plan,
+        launcher: Launcher,
+        started_us: int,
+        monotonic: Callable[[], float],
+        owner: Owner,
     ) -> None:
         self.id = worker_id
-        self.kind: HostKind = plan.kind
+        self.kind: WorkerKind = plan.kind
         self.slots: Mapping[str, int] = plan.slots
+        self.started_us = started_us
         self._plan = plan
         self._launcher = launcher
         self._owner = owner
@@ -109,7 +124,13 @@ class WorkerProcess:
         self._child: Child | None = None
         self._channel: Channel | None = None
         self._timer: IDelayedCall | None = None
-        self._printed = [Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")]
+        self._pipes = (
+            select.poll()
+        )  # one system call tells that nothing was printed, where two reads would fail
+        self._announced = False  # its manifest has come
+        self._printed = [
+            Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")
+        ]
         self._pulse = Pulse(launcher.clock, monotonic, lambda n: self.send([Ping(n)]), self._stalled)
 
     # -- life
@@ -135,10 +156,16 @@ class WorkerProcess:
             )
         except BaseException:
             ours.close()
+            mark.close()
             raise
         finally:
             theirs.close()
             mark.close_fd()
+        if self.kind == "cpu":
+            out.inlet.before_read = out.look
+            err.inlet.before_read = err.look
+            for inlet in (out.inlet, err.inlet):
+                self._pipes.register(inlet.fileno(), select.POLLIN)
         self._mark = mark
         self._channel = Channel(launcher.reactor, launcher.clock, ours.detach(), self._received, self._silent)
         self._child.watch(self._channel)
@@ -163,20 +190,24 @@ class WorkerProcess:
             self._timer.cancel()
 
     def _late(self) -> None:
-        self._owner.broken(f"it has not sent its manifest within {START_S:g} s: a task module hangs in its import")
+        self._owner.broken(
+            f"it has not sent its manifest within {START_S:g} s: a task module hangs in its import"
+        )
 
     # -- what it says
 
     def _received(self, messages: list[Message]) -> None:
-        for message in messages:
-            if isinstance(message, _OURS):
-                messages = [other for other in messages if not self._handled(other)]
-                break
-        for message in messages:
-            if isinstance(message, Result):
-                # What it printed before this end comes before this end, whichever pipe is read first.
-                self._finish_printed((message.no, message.epoch) if self.kind == "cpu" else None)
-                break
+        # Every job comes this way: a cpu worker that has announced itself says nothing more to the pool.
+        if not self._announced or self.kind == "io":
+            messages = [
+                message for message in messages if type(message) not in _OURS or not self._handled(message)
+            ]
+        elif self._pipes.poll(0) or any(printed.holding for printed in self._printed):
+            for message in messages:
+                if isinstance(message, Result):
+                    # What it printed before this end comes before this end, whichever pipe is read first.
+                    self._finish_printed((message.no, message.epoch))
+                    break
         if messages:
             self._owner.messages(messages)
 
@@ -184,11 +215,17 @@ class WorkerProcess:
         if isinstance(message, Pong):
             self._pulse.heard()
         elif isinstance(message, Manifest):
-            self._disarm()
-            self._owner.loaded(message)
+            if not self._announced:
+                self._announced = True
+                self._disarm()
+                self._owner.loaded(message)
         elif isinstance(message, Hello):
+            if self._announced:
+                return True
             if message.proto != PROTO or message.boot != self._plan.boot:
-                self._owner.broken(f"it speaks protocol {message.proto} of boot {message.boot}: another version of jobsvc")
+                self._owner.broken(
+                    f"it speaks protocol {message.proto} of boot {message.boot}: another version of jobsvc"
+                )
         else:
             return False
         return True
@@ -283,12 +320,20 @@ class WorkerProcess:
     def _ended(self, end: Exit) -> None:
         self._pulse.stop()
         self._disarm()
-        mark = self._mark.read() if self._mark is not None else None
+        assert self._mark is not None
+        mark = self._mark.read()
         attempt = None if mark is None else mark[:2]
         self._finish_printed(attempt if self.kind == "cpu" else None)
+        self._mark.close()
+        self._mark = None
         how = self._how(end)
         self._log.info(
-            "{worker} {words}", worker=self.id, words=exit_words(end), how=how, running=attempt, action="worker_ended"
+            "{worker} {words}",
+            worker=self.id,
+            words=exit_words(end),
+            how=how,
+            running=attempt,
+            action="worker_ended",
         )
         blamed = attempt if self.kind == "cpu" or how == "stalled" else None
         self._owner.ended(Death(how, end, blamed))

@@ -15,7 +15,7 @@ from jobsvc.model.limits import STALL_S
 PING_S = 1.0
 """Ten questions before a worker counts as stalled; one costs the daemon about 30 µs."""
 NAP_S = 3 * PING_S
-"""When our own question comes this late, the daemon was held up or the machine asleep: the worker gets its time anew."""
+"""When our own question is this late, the daemon was held up or the machine asleep: the worker's time starts anew."""
 
 
 class Pulse:

@@ -13,7 +13,6 @@ from automat import TypeMachineBuilder
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from jobsvc.model.errors import Exit
 from jobsvc.model.frames import Manifest, Message
 from jobsvc.pool.backoff import Backoff
 from jobsvc.pool.process import HostKind, Owner, WorkerProcess
@@ -68,10 +67,11 @@ class Inputs(Protocol):
 class Core:
     """What a slot holds, and its single steps; the machine decides which."""
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
+        *,
         kind: HostKind,
         hire: Callable[[HostKind, Owner], WorkerProcess],
         listener: WorkerListener,
@@ -83,7 +83,8 @@ class Core:
         self.kind = kind
         self.worker: WorkerProcess | None = None
         self.slot: Slot | None = None
-        self.state = "new"
+        self.state = "starting"  # as it is shown to people; the machine knows finer ones
+        self.on_trial = True  # until it serves for the first time
         self.offered = False  # the engine knows the worker
         self.restarts = 0
         self.started = 0.0
@@ -103,9 +104,9 @@ class Core:
         self.worker = self.hire(self.kind, self.slot)
         try:
             self.worker.start()
-        except OSError as error:
-            self._log.failure("no process for a worker", action="spawn_failed")
-            machine.died(Death("exit", Exit(name=type(error).__name__)))
+        except OSError:
+            self.log.failure("no process for a worker", action="spawn_failed")
+            machine.died(Death("exit", None))
 
     def offer(self) -> None:
         """The engine may use it."""
@@ -116,10 +117,9 @@ class Core:
 
     def bury(self, death: Death) -> None:
         """It is dead: the engine hears of it, if it ever knew it."""
-        worker, self.worker = self.worker, None
-        if self.offered and worker is not None:
+        if self.offered and self.worker is not None:
             self.offered = False
-            self.listener.worker_died(worker, death)
+            self.listener.worker_died(self.worker, death)
 
     def destroy(self) -> None:
         """Kill it."""
@@ -137,8 +137,9 @@ class Core:
         delay_s = self.backoff.next_s(self.monotonic() - self.started, blameless=blameless)
         self.restarts += 1
         if delay_s:
-            self._log.warn(
-                "a {kind} worker is started again in {delay_s:.2f} s", kind=self.kind, delay_s=delay_s, action="restart_waits"
+            self.log.warn(
+                "a {kind} worker is started again in {delay_s:.2f} s",
+                kind=self.kind, delay_s=delay_s, action="restart_waits",
             )  # fmt: skip
         self.timer = self.clock.callLater(delay_s, machine.again)
 
@@ -186,8 +187,13 @@ class Slot:
 
     @property
     def worker(self) -> WorkerProcess | None:
-        """The worker it holds now."""
+        """The worker it holds now, or held last while it waits."""
         return self._core.worker
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it has not served yet: who started it decides what becomes of it."""
+        return self._core.on_trial
 
     @property
     def restarts(self) -> int:
@@ -216,10 +222,16 @@ class Slot:
 
     def loaded(self, manifest: Manifest) -> None:
         """See `Owner`."""
-        if manifest.error is not None:
-            self._machine.broken(manifest.error)
-        else:
-            self._machine.loaded(manifest)
+        first = self._core.on_trial
+        # The first workers of a generation are compared with each other, later ones with what is in force.
+        why = manifest.error or (None if first else self._core.trial.fits(manifest))
+        if why is not None:
+            self._machine.broken(why)
+            return
+        self._machine.loaded(manifest)
+        if first:
+            # Outside the machine: what the trial does at once (`serve`) must not wait for the end of a transition.
+            self._core.trial.slot_loaded(self, manifest)
 
     def broken(self, why: str) -> None:
         """See `Owner`."""
@@ -257,18 +269,14 @@ dead = builder.state("dead")
 
 @new.upon(Inputs.start).to(loading)
 def _begin(machine: Inputs, core: Core) -> None:
-    core.state = "starting"
     core.launch(machine)
 
 
-@loading.upon(Inputs.loaded).to(loaded)
-def _loaded(machine: Inputs, core: Core, manifest: Manifest) -> None:
-    assert core.slot is not None
-    core.trial.slot_loaded(core.slot, manifest)
+loading.upon(Inputs.loaded).to(loaded).returns(None)
 
 
 @loading.upon(Inputs.broken).to(stopping)
-def _useless(machine: Inputs, core: Core, why: str) -> None:
+def _useless(_: Inputs, core: Core, why: str) -> None:
     core.state = "stopping"
     core.destroy()
     core.fail(why)
@@ -276,7 +284,7 @@ def _useless(machine: Inputs, core: Core, why: str) -> None:
 
 @loading.upon(Inputs.died).to(dead)
 @loaded.upon(Inputs.died).to(dead)
-def _died_on_trial(machine: Inputs, core: Core, death: Death) -> None:
+def _died_on_trial(_: Inputs, core: Core, death: Death) -> None:
     core.state = "dead"
     core.fail(core.death_words(death))
     core.bury(death)
@@ -284,8 +292,9 @@ def _died_on_trial(machine: Inputs, core: Core, death: Death) -> None:
 
 
 @loaded.upon(Inputs.serve).to(ready)
-def _serve(machine: Inputs, core: Core) -> None:
+def _serve(_: Inputs, core: Core) -> None:
     core.state = "ready"
+    core.on_trial = False
     core.offer()
 
 
@@ -303,32 +312,27 @@ def _again(machine: Inputs, core: Core) -> None:
 
 
 @starting.upon(Inputs.loaded).to(ready)
-def _loaded_again(machine: Inputs, core: Core, manifest: Manifest) -> None:
-    why = core.trial.fits(manifest)
-    if why is not None:
-        core._log.error("a new worker may not serve: {why}", why=why, action="worker_unfit")
-        core.destroy()
-        return
+def _loaded_again(_: Inputs, core: Core, manifest: Manifest) -> None:  # noqa: ARG001 - the input has it
     core.state = "ready"
     core.offer()
 
 
 @starting.upon(Inputs.broken).loop()
-def _useless_again(machine: Inputs, core: Core, why: str) -> None:
-    core._log.error("a new {kind} worker is no use: {why}", kind=core.kind, why=why, action="worker_broken")
+def _useless_again(_: Inputs, core: Core, why: str) -> None:
+    core.log.error("a new {kind} worker is no use: {why}", kind=core.kind, why=why, action="worker_broken")
     core.destroy()
 
 
 @starting.upon(Inputs.died).to(waiting)
 def _died_again(machine: Inputs, core: Core, death: Death) -> None:
     core.state = "waiting"
-    core._log.error("{words}", words=core.death_words(death), action="worker_start_failed")
+    core.log.error("{words}", words=core.death_words(death), action="worker_start_failed")
     core.bury(death)
     core.wait(machine, death)
 
 
 @ready.upon(Inputs.retire).to(retiring)
-def _retire(machine: Inputs, core: Core) -> None:
+def _retire(_: Inputs, core: Core) -> None:
     core.state = "retiring"
     assert core.worker is not None
     core.listener.worker_retiring(core.worker)
@@ -336,7 +340,7 @@ def _retire(machine: Inputs, core: Core) -> None:
 
 @ready.upon(Inputs.quit).to(stopping)
 @retiring.upon(Inputs.quit).to(stopping)
-def _quit(machine: Inputs, core: Core) -> None:
+def _quit(_: Inputs, core: Core) -> None:
     core.state = "stopping"
     core.dismiss()
 
@@ -345,14 +349,14 @@ def _quit(machine: Inputs, core: Core) -> None:
 @loaded.upon(Inputs.quit).to(stopping)
 @starting.upon(Inputs.quit).to(stopping)
 @starting.upon(Inputs.retire).to(stopping)
-def _abandon(machine: Inputs, core: Core) -> None:
+def _abandon(_: Inputs, core: Core) -> None:
     core.state = "stopping"
     core.destroy()
 
 
 @waiting.upon(Inputs.quit).to(dead)
 @waiting.upon(Inputs.retire).to(dead)
-def _never_again(machine: Inputs, core: Core) -> None:
+def _never_again(_: Inputs, core: Core) -> None:
     core.state = "dead"
     core.cancel_wait()
     core.gone()
@@ -360,7 +364,7 @@ def _never_again(machine: Inputs, core: Core) -> None:
 
 @retiring.upon(Inputs.died).to(dead)
 @stopping.upon(Inputs.died).to(dead)
-def _gone(machine: Inputs, core: Core, death: Death) -> None:
+def _gone(_: Inputs, core: Core, death: Death) -> None:
     core.state = "dead"
     core.bury(death)
     core.gone()
@@ -375,6 +379,7 @@ for _state in (stopping, dead):
 retiring.upon(Inputs.retire).loop().returns(None)
 stopping.upon(Inputs.serve).loop().returns(None)
 dead.upon(Inputs.serve).loop().returns(None)
-new.upon(Inputs.quit).to(dead)(lambda machine, core: core.gone())
+dead.upon(Inputs.start).loop().returns(None)
+new.upon(Inputs.quit).to(dead)(lambda _, core: core.gone())
 
 Machine = builder.build()

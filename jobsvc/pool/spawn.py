@@ -164,7 +164,18 @@ class Launcher:
         """
         folder = self.cwd / (cwd or "")
         change = [] if str(folder) == _here() else ["--chdir", str(folder)]
-        words = [sys.executable, "-I", "-S", str(LAUNCH), "--parent", str(os.getpid()), *change, *options, "--", *argv]
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(LAUNCH),
+            "--parent",
+            str(os.getpid()),
+            *change,
+            *options,
+            "--",
+            *argv,
+        ]
         child = Child(self.clock, on_ended)
         theirs = [os.open(os.devnull, os.O_RDONLY)]
         inlets: list[Inlet] = []

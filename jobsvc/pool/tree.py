@@ -21,9 +21,9 @@ _log = Logger()
 
 
 def _processes() -> dict[int, tuple[int, int]]:
-    """pid → (parent, session) of every process, zombies left out."""
+    """Parent and session of every process by its number, zombies left out."""
     found: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 - as below
         if not name.isdigit():
             continue
         try:
@@ -86,8 +86,10 @@ def kill_tree(root: int) -> None:
 
 
 def kill_group(leader: int) -> None:
-    """End what a process has left behind in its own group. Call at once when the leader has been reaped: the number
-    of a group is not given out again while it has members."""  # fmt: skip
+    """End what a process has left behind in its own group.
+
+    Call at once when the leader has been reaped: the number of a group is not given out again while it has members.
+    """
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

@@ -25,7 +25,9 @@ def folders(modules: Sequence[str], path: Sequence[str], start: Path) -> Iterato
             package = root.joinpath(*parts)
             if package.is_dir():
                 yield package
-                yield from (below for below in package.rglob("*") if below.is_dir() and below.name != "__pycache__")
+                yield from (
+                    below for below in package.rglob("*") if below.is_dir() and below.name != "__pycache__"
+                )
                 break
             if package.with_suffix(".py").is_file():
                 yield package.parent

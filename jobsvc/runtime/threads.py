@@ -45,14 +45,16 @@ class NamedPool:
         """Call `function` in a thread. The Deferred fails with what it raises, or `JobsvcError` `overloaded`."""
         if self._stopped or self._in_flight >= self._in_flight_max:
             why = "is stopping" if self._stopped else "has too much waiting"
-            return fail(JobsvcError("overloaded", f"The pool {self._name} {why}; try again later.", retry_after_s=1))
+            return fail(
+                JobsvcError("overloaded", f"The pool {self._name} {why}; try again later.", retry_after_s=1)
+            )
         if not self._started:
             self._pool.start()
             self._started = True
         answer: Deferred[T] = Deferred()
         self._in_flight += 1
 
-        def ended(success: bool, value: T | Failure) -> None:
+        def ended(_success: bool, value: T | Failure) -> None:
             self._reactor.callFromThread(self._deliver, answer, value)
 
         self._pool.callInThreadWithCallback(ended, function, *args, **kwargs)

@@ -36,8 +36,8 @@ class Waiters(Generic[T]):
     def fire(self, value: T) -> None:
         """Wake all who wait now."""
         waiting, self._waiting = self._waiting, set()
-        for waiter in waiting:
-            waiter.callback(value)
+        while waiting:  # one at a time: a waiter that is woken may cancel another one, which then leaves this very set
+            waiting.pop().callback(value)
 
 
 def within(clock: IReactorTime, seconds: float, waiter: Deferred[T]) -> Deferred[T | None]:

@@ -6,6 +6,7 @@ Runs on whatever thread calls; a connection stays with one thread at a time.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from typing import Final
 
 from jobsvc.model.errors import JobsvcError
@@ -15,8 +16,8 @@ from jobsvc.store.statements import VARIABLES_MAX
 
 MEMORY: Final = ":memory:"
 
-SQLITE_MIN: Final = (3, 38, 0)
-"""RETURNING-free, but UPDATE FROM (3.33), JSON always built in and `max` of several aggregates: all there since 3.38."""
+SQLITE_MIN: Final = (3, 35, 0)
+"""UPDATE FROM came with 3.33; older than 3.35 is not tested."""
 BUSY_MS: Final = 5_000
 """How long a statement waits for another process's lock, a backup tool's say, before it fails."""
 WRITER_CACHE_KIB: Final = 16 * 1024
@@ -41,7 +42,11 @@ class StoreRefused(Exception):
 def _connect(path: str) -> sqlite3.Connection:
     # One thread at a time is this package's own rule; closing happens on another than using.
     return sqlite3.connect(
-        path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS_KEPT
+        path,
+        timeout=BUSY_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_KEPT,
     )
 
 
@@ -53,11 +58,15 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         wanted = ".".join(map(str, SQLITE_MIN))
-        raise StoreRefused(path, f"SQLite {wanted} or later is needed, this Python has {sqlite3.sqlite_version}.")
+        raise StoreRefused(
+            path, f"SQLite {wanted} or later is needed, this Python has {sqlite3.sqlite_version}."
+        )
     try:
         db = _connect(path)
     except sqlite3.Error as error:
-        raise StoreRefused(path, f"cannot be opened ({error}); check the folder and its permissions.") from error
+        raise StoreRefused(
+            path, f"cannot be opened ({error}); check the folder and its permissions."
+        ) from error
     try:
         _prepare(db, path, durability)
     except sqlite3.Error as error:
@@ -86,8 +95,11 @@ def _trouble(error: sqlite3.Error) -> str:
 
 def _prepare(db: sqlite3.Connection, path: str, durability: Durability) -> None:
     version = _check_ours(db, path)
+    db.execute("SELECT json_group_array(json('[]'))")  # built in since 3.38; before that a build may lack it
     if db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) < VARIABLES_MAX:
-        raise StoreRefused(path, f"this SQLite was built for fewer than {VARIABLES_MAX} variables in a statement.")
+        raise StoreRefused(
+            path, f"this SQLite was built for fewer than {VARIABLES_MAX} variables in a statement."
+        )
     if version == 0:
         # These three hold only when they are set before the first table.
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")
@@ -142,7 +154,12 @@ def _migrate(db: sqlite3.Connection, number: int, statements: tuple[str, ...]) -
 def open_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write and never checkpoints."""
     db = _connect(path)
-    for pragma in ("query_only=ON", "wal_autocheckpoint=0", f"cache_size=-{READER_CACHE_KIB}", "trusted_schema=OFF"):
+    for pragma in (
+        "query_only=ON",
+        "wal_autocheckpoint=0",
+        f"cache_size=-{READER_CACHE_KIB}",
+        "trusted_schema=OFF",
+    ):
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -156,7 +173,9 @@ def close_writer(db: sqlite3.Connection) -> None:
 def rollback(db: sqlite3.Connection) -> None:
     """End a failed transaction; SQLite may have ended it already."""
     if db.in_transaction:
-        db.execute("ROLLBACK")
+        # When even this fails, the error that led here says more; the next BEGIN will not pass.
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:
@@ -168,4 +187,6 @@ def is_disk_full(error: sqlite3.Error) -> bool:
 
 def disk_full() -> JobsvcError:
     """What each caller of a group gets that found no space."""
-    return JobsvcError("disk_full", "The disk of the data directory is full; nothing of this request was stored.")
+    return JobsvcError(
+        "disk_full", "The disk of the data directory is full; nothing of this request was stored."
+    )

@@ -79,14 +79,14 @@ class _JobRow(msgspec.Struct, array_like=True, gc=False):
     policy: int | str
     labels: str | None
     key: str | None
-    key_hash: str
-    parent: str
-    rerun_of: str
+    key_hash: str | None
+    parent: str | None
+    rerun_of: str | None
     large: int
-    progress: str
-    args: str
-    result: str
-    error: str
+    progress: str | None
+    args: str | None
+    result: str | None
+    error: str | None
 
 
 JOB_COLUMNS: Final[tuple[str, ...]] = _JobRow.__struct_fields__
@@ -96,34 +96,50 @@ _BLOBS: Final = frozenset(("id", "key_hash", "parent", "rerun_of", "progress", "
 _decode_jobs = msgspec.json.Decoder(list[_JobRow]).decode
 
 
+def _read(column: str) -> str:
+    if column == "id":
+        return "hex(id)"
+    # The test is cheaper than hex() of NULL, and most of these are NULL.
+    return f"CASE WHEN {column} IS NOT NULL THEN hex({column}) END" if column in _BLOBS else column
+
+
 @cache
 def job_array(*, args: bool = True, result: bool = True) -> str:
     """The aggregate that gives rows of `jobs` as one JSON text; what is not asked for is left empty."""
     left_out = {name for name, wanted in (("args", args), ("result", result)) if not wanted}
-    fields = ("''" if c in left_out else f"hex({c})" if c in _BLOBS else c for c in JOB_COLUMNS)
+    fields = ("NULL" if column in left_out else _read(column) for column in JOB_COLUMNS)
     return f"json_group_array(json_array({','.join(fields)}))"
 
 
-def _blob(text: str) -> bytes | None:
-    return bytes.fromhex(text) if text else None
+def _blob(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text)
 
 
 def jobs_of(text: str, policies: Policies) -> list[Job]:
     """The jobs in an answer of `job_array`."""
-    policy_text = policies.text
-    return [
-        Job(
-            no=r.no, id=bytes.fromhex(r.id), tenant=r.tenant, task=r.task, executor=r.executor, queue=r.queue,
-            priority=r.priority, state=r.state, reason=r.reason, revision=r.revision, epoch=r.epoch,
-            attempt=r.attempt, created_at=r.created_at, run_at=r.run_at, due_at=r.due_at, expires_at=r.expires_at,
-            claimed_at=r.claimed_at, claim_seq=r.claim_seq, started_at=r.started_at, finished_at=r.finished_at,
-            owner=r.owner, seq=r.seq, losses=r.losses, policy=policy_text(r.policy),
-            labels=b"{}" if r.labels is None else r.labels.encode(), args=_blob(r.args), result=_blob(r.result),
-            error=_blob(r.error), progress=_blob(r.progress), key=r.key, key_hash=_blob(r.key_hash),
-            parent=_blob(r.parent), rerun_of=_blob(r.rerun_of), large=r.large,
-        )
-        for r in _decode_jobs(text)
-    ]  # fmt: skip
+    return [_job(row, policies) for row in _decode_jobs(text)]
+
+
+def _job(r: _JobRow, policies: Policies) -> Job:
+    job = Job(
+        no=r.no, id=bytes.fromhex(r.id), tenant=r.tenant, task=r.task, executor=r.executor, queue=r.queue,
+        priority=r.priority, state=r.state, reason=r.reason, revision=r.revision, epoch=r.epoch,
+        attempt=r.attempt, created_at=r.created_at, run_at=r.run_at, due_at=r.due_at, expires_at=r.expires_at,
+        claimed_at=r.claimed_at, claim_seq=r.claim_seq, started_at=r.started_at, finished_at=r.finished_at,
+        owner=r.owner, seq=r.seq, losses=r.losses, policy=policies.text(r.policy), key=r.key, large=r.large,
+        args=_blob(r.args), result=_blob(r.result), error=_blob(r.error),
+    )  # fmt: skip
+    if r.labels is not None:
+        job.labels = r.labels.encode()
+    if r.progress is not None:
+        job.progress = bytes.fromhex(r.progress)
+    if r.key_hash is not None:
+        job.key_hash = bytes.fromhex(r.key_hash)
+    if r.parent is not None:
+        job.parent = bytes.fromhex(r.parent)
+    if r.rerun_of is not None:
+        job.rerun_of = bytes.fromhex(r.rerun_of)
+    return job
 
 
 class _ChunkRow(msgspec.Struct, array_like=True, gc=False):
@@ -168,10 +184,12 @@ class _AttemptRow(msgspec.Struct, array_like=True, gc=False):
     began_at: int | None
     finished_at: int
     worker: str | None
-    error: str
+    error: str | None
 
 
-ATTEMPT_ARRAY: Final = "json_group_array(json_array(epoch,attempt,state,began_at,finished_at,worker,hex(error)))"
+ATTEMPT_ARRAY: Final = (
+    f"json_group_array(json_array(epoch,attempt,state,began_at,finished_at,worker,{_read('error')}))"
+)
 """The aggregate that gives rows of `attempts` as one JSON text."""
 _decode_attempts = msgspec.json.Decoder(list[_AttemptRow]).decode
 

@@ -9,30 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Final, TypeVar
+from typing import Final
 
 from jobsvc.model.states import ACTIVE, FINAL, WAITING, State, sources
 from jobsvc.store.rows import ATTEMPT_ARRAY, CHUNK_ARRAY, CHUNK_COLUMNS, JOB_COLUMNS, job_array
 from jobsvc.store.schema import ACTIVE_WHEN, DUE_WHEN, EXPIRES_WHEN, FINISHED_WHEN, READY_WHEN, quoted
 
-T = TypeVar("T")
-
-BATCHES: Final = (256, 64, 16, 4, 1)
-"""Rows of one multi-row statement. 64 is as fast a row as 500; 256 has fewer hand-overs of the interpreter lock."""
+BATCHES: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one multi-row statement: few statements for any number of rows, since between two of them the interpreter
+lock is offered, and a busy reactor keeps it for half a millisecond. Per row, 32 to 512 cost the same."""
 VARIABLES_MAX: Final = BATCHES[0] * len(JOB_COLUMNS)
 """Variables of the longest statement; SQLite's own limit is 32,766 since 3.32."""
 
 _NOS = "no IN (SELECT value FROM json_each(?))"
 
 
-def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut `rows` into pieces whose lengths are in `BATCHES`."""
-    start, left = 0, len(rows)
+def batches(rows: int) -> Iterator[int]:
+    """Cut a number of rows into pieces whose sizes are in `BATCHES`."""
     for size in BATCHES:
-        while left >= size:
-            yield rows[start : start + size]
-            start += size
-            left -= size
+        while rows >= size:
+            yield size
+            rows -= size
 
 
 def _rows(row: str, count: int) -> str:
@@ -46,36 +43,40 @@ def _marks(count: int) -> str:
 # -- submit --------------------------------------------------------------------------------------------------------
 _PLAIN = ("no", "id", "task", "executor", "queue", "priority", "tenant", "created_at", "policy", "args")
 PLAIN_FIELDS: Final = _PLAIN[:-2]
-"""What `insert_queued` and `insert_running` take from the job as it is; then policy and args (then owner, claimed_at)."""
+"""What the short INSERTs take from the job as it is; policy and args follow, then (running) owner, claimed_at."""
 
 
 @cache
 def insert_queued(count: int) -> str:
     """The short INSERT of jobs in which nothing but the usual is set: the others would cost a binding each."""
-    return f"INSERT INTO jobs ({','.join(_PLAIN)},state) VALUES {_rows(f'({_marks(len(_PLAIN))},' + "'queued')", count)}"
+    row = f"({_marks(len(_PLAIN))},'queued')"
+    return f"INSERT INTO jobs ({','.join(_PLAIN)},state) VALUES {_rows(row, count)}"
 
 
 @cache
 def insert_running(count: int) -> str:
     """The same for jobs claimed at once: submit and first claim in one INSERT."""
     row = f"({_marks(len(_PLAIN) + 2)},'running',1,1,2,2,2)"
-    columns = ",".join((*_PLAIN, "owner", "claimed_at", "state", "epoch", "attempt", "claim_seq", "seq", "revision"))
+    columns = ",".join(
+        (*_PLAIN, "owner", "claimed_at", "state", "epoch", "attempt", "claim_seq", "seq", "revision")
+    )
     return f"INSERT INTO jobs ({columns}) VALUES {_rows(row, count)}"
 
 
 @cache
 def insert_full(count: int) -> str:
     """The INSERT with every column."""
-    return f"INSERT INTO jobs ({','.join(JOB_COLUMNS)}) VALUES {_rows(f'({_marks(len(JOB_COLUMNS))})', count)}"
+    return (
+        f"INSERT INTO jobs ({','.join(JOB_COLUMNS)}) VALUES {_rows(f'({_marks(len(JOB_COLUMNS))})', count)}"
+    )
 
 
 @cache
 def key_holders(count: int) -> str:
-    """Which of these (place, tenant, key) are taken: [place, no, hash of the body]. CROSS fixes who is looked up."""
+    """The jobs that hold one of these (tenant, key). CROSS fixes which side is looked up by index."""
     return (
-        "SELECT json_group_array(json_array(v.column1, j.no, hex(j.key_hash)))"
-        f" FROM (VALUES {_rows('(?,?,?)', count)}) AS v"
-        " CROSS JOIN jobs AS j ON j.tenant = v.column2 AND j.key = v.column3"
+        f"SELECT json_group_array(j.no) FROM (VALUES {_rows('(?,?)', count)}) AS v"
+        " CROSS JOIN jobs AS j ON j.tenant = v.column1 AND j.key = v.column2"
     )
 
 
@@ -154,11 +155,14 @@ def step(to: State, count: int) -> str:
     return _fenced(to, "owner=NULL,started_at=NULL," if to in WAITING else "", STEP_FIELDS, count)
 
 
+ATTEMPT_WIDTH: Final = 8
+
+
 @cache
 def insert_attempts(count: int) -> str:
     """Attempts that ended and were not the last of their job."""
     columns = "no, epoch, attempt, state, began_at, finished_at, worker, error"
-    return f"INSERT INTO attempts ({columns}) VALUES {_rows(f'({_marks(8)})', count)}"
+    return f"INSERT INTO attempts ({columns}) VALUES {_rows(f'({_marks(ATTEMPT_WIDTH)})', count)}"
 
 
 STATE_CHUNKS: Final = (
@@ -228,7 +232,8 @@ WAKE: Final = (
     f" WHERE {_NOS} AND state IN ({quoted(sources('queued', ('scheduled', 'retrying')))})"
 )
 COUNT_TASKS: Final = (
-    f"SELECT json_group_object(task, n) FROM (SELECT task, count(*) AS n FROM jobs WHERE {_NOS} GROUP BY task)"
+    "SELECT json_group_object(task, n) FROM"
+    f" (SELECT task, count(*) AS n FROM jobs WHERE {_NOS} GROUP BY task)"
 )
 EXPIRED: Final = (
     "SELECT json_group_array(no) FROM"
@@ -247,7 +252,9 @@ FINISHED: Final = (
 )
 """What retention takes, oldest end first."""
 FINAL_NO: Final = f"SELECT no FROM jobs WHERE id=? AND state IN ({quoted(tuple(sorted(FINAL)))})"
-REMOVE: Final = tuple(f"DELETE FROM {table} WHERE {_NOS}" for table in ("payload", "chunks", "attempts", "jobs"))
+REMOVE: Final = tuple(
+    f"DELETE FROM {table} WHERE {_NOS}" for table in ("payload", "chunks", "attempts", "jobs")
+)
 """A job and all that belongs to it, children first."""
 REMEMBER_LAST_NO: Final = (
     "INSERT INTO meta (name, value) VALUES ('last_no', ?)"
@@ -255,7 +262,8 @@ REMEMBER_LAST_NO: Final = (
 )
 """Written with every removal: a number must not be given twice, even when the newest jobs are gone."""
 LAST_NO: Final = (
-    "SELECT max(coalesce((SELECT max(no) FROM jobs), 0), coalesce((SELECT value FROM meta WHERE name='last_no'), 0))"
+    "SELECT max(coalesce((SELECT max(no) FROM jobs), 0),"
+    " coalesce((SELECT value FROM meta WHERE name='last_no'), 0))"
 )
 FREE_PAGES: Final = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
 

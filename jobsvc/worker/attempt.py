@@ -6,7 +6,6 @@ is only how a producer waits, in `Port.press`. Knows nothing of tasks, sockets a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from threading import Condition
 from time import monotonic
@@ -18,7 +17,8 @@ from jobsvc.authoring.context import Cancelled, Context, current_context
 from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Message, Progress, Result, Start
 from jobsvc.model.ids import id_text
-from jobsvc.model.limits import LOG_LINE_MAX_BYTES, PROGRESS_EVERY_S
+from jobsvc.model.limits import ITEM_MAX_BYTES, LOG_LINE_MAX_BYTES, PROGRESS_EVERY_S
+from jobsvc.worker.blame import TooLarge
 from jobsvc.worker.outbox import BATCH_BYTES, LOG_STREAM, Outbox, Outlet
 
 CANCELLED_LOG_WAIT_S = 1.0
@@ -28,6 +28,10 @@ has already written off, and one that only prints must still be able to end."""
 _encode = msgspec.json.Encoder().encode
 _SAFE_CHARS = LOG_LINE_MAX_BYTES // 4
 """A line of so many characters is within the limit whatever they are."""
+
+
+_HEAD_BITS, _CONTINUES = 0xC0, 0x80
+"""UTF-8: a byte with these first bits goes on with the character before it."""
 
 
 class LogEvent(msgspec.Struct, gc=False):
@@ -60,7 +64,7 @@ def pieces(line: str) -> list[str]:
     at = 0
     while len(data) - at > LOG_LINE_MAX_BYTES:
         end = at + LOG_LINE_MAX_BYTES
-        while data[end] & 0xC0 == 0x80:  # never within a character
+        while data[end] & _HEAD_BITS == _CONTINUES:  # never within a character
             end -= 1
         found.append(data[at:end].decode())
         at = end
@@ -124,10 +128,19 @@ class Port:
     # -- called by the task's code, on any thread
 
     def item(self, stream: str, body: bytes) -> None:
-        """One item, as JSON text without line breaks; waits while the stream has no room."""
+        """One item, as JSON text without line breaks; waits while the stream has no room.
+
+        Raises:
+            TooLarge: more than `ITEM_MAX_BYTES`.
+            Cancelled: asked to stop while there was no room.
+        """
+        if len(body) > ITEM_MAX_BYTES:
+            raise TooLarge("an item", len(body), ITEM_MAX_BYTES)
         self._put(stream, body)
 
-    def log(self, level: str, message: str, fields_json: bytes, source: Literal["task", "stdout", "stderr"]) -> None:
+    def log(
+        self, level: str, message: str, fields_json: bytes, source: Literal["task", "stdout", "stderr"]
+    ) -> None:
         """One log event; a message over the limit becomes several, the fields with the first."""
         fields = msgspec.Raw(fields_json)
         for piece in pieces(message):
@@ -159,10 +172,12 @@ class Port:
             lines = (self._lines.get(source, "") + text).split("\n")
             # As on a terminal, what follows a carriage return overwrites: of a progress bar the last state stays.
             last = lines.pop()
-            self._lines[source] = last.rpartition("\r")[2] if "\r" in last[:-1] else last
+            if "\r" in last[:-1]:
+                last = last.rpartition("\r")[2]
             if len(last) > LOG_LINE_MAX_BYTES:
-                lines.append(last)
-                self._lines[source] = ""
+                *whole, last = pieces(last)  # nothing waits for a newline that never comes
+                lines += whole
+            self._lines[source] = last
         for line in lines:
             self._put_line(source, line)
 
@@ -259,26 +274,35 @@ class Port:
     # -- the end
 
     def finish(self, run_s: float, error: JobError | None, body: bytes) -> None:
-        """The attempt has ended: its last output, then its result. Afterwards it has no way out any more.
+        """The attempt has ended: its last output, then its result. Afterwards it has no way out any more."""
+        result = Result(self.no, self.epoch, self.began_us, run_s, error, 0, body)
+        if self._outlets is None and self._lines is None and self._progress is None:
+            self.closed = (
+                True  # the way of most attempts; what a left-behind thread prints at this moment is lost
+            )
+            self.outbox.post(result)
+            return
+        with self.room:
+            self.leave()
+            self.outbox.post(result)
 
-        What is left of a stream goes even without credit: it is at most one batch, and the result may not wait.
+    def leave(self) -> None:
+        """The last output, without a result: the process is about to end.
+
+        What is left of a stream goes even without credit: it is at most one batch, and the end may not wait.
         """
         with self.room:
-            if self._lines is not None:
-                for source, line in self._lines.items():
-                    if line:
-                        self._lines[source] = ""
-                        self._put_line("stdout" if source == "stdout" else "stderr", line)
+            source: Literal["stdout", "stderr"]
+            for source in ("stdout", "stderr"):
+                line = self._lines.pop(source, "") if self._lines else ""
+                if line:
+                    self._put_line(source, line)
             self.closed = True
-            result = Result(self.no, self.epoch, self.began_us, run_s, error, 0, body)
-            if self._outlets is None and self._progress is None:
-                self.outbox.post(result)
-                return
             last = self._taken(overdraw=True)
             if self._progress is not None:
                 last.append(Progress(self.no, self.epoch, self._progress))
                 self._progress = None
-            self.outbox.post(*last, result)
+            self.outbox.post(*last)
             self.room.notify_all()
 
 
@@ -290,6 +314,3 @@ def enter(port: Port | None, context: Context | None) -> None:
     """From here on, code in this context belongs to that attempt."""
     current_port.set(port)
     current_context.set(context)
-
-
-Clock = Callable[[], int]

@@ -10,7 +10,8 @@ import os
 from jobsvc.model.errors import Exit, JobError
 from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
 
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 1 MB here
+_PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib costs 1 MB here
+_OWN_FOLDERS = tuple(os.path.join(_PACKAGE_FOLDER, name, "") for name in ("worker", "authoring"))  # noqa: PTH118 - the same
 """Frames of files in here are ours, not the author's; they are left out of tracebacks."""
 
 
@@ -20,6 +21,13 @@ class Exited(BaseException):
     def __init__(self, status: int) -> None:
         super().__init__(f"the task called exit({status})")
         self.status = status
+
+
+class TooLarge(Exception):
+    """A result or an item is over its limit."""
+
+    def __init__(self, what: str, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"{what} has {size_bytes:,} bytes as JSON; at most {max_bytes:,} are allowed")
 
 
 def exit_status(error: SystemExit) -> int:
@@ -66,7 +74,7 @@ def _strip(found: object, seen: set[int]) -> None:
     seen.add(id(found))
     stack = getattr(found, "stack", None)
     if stack is not None:
-        stack[:] = [frame for frame in stack if not frame.filename.startswith(_OWN_FOLDER)]
+        stack[:] = [frame for frame in stack if not frame.filename.startswith(_OWN_FOLDERS)]
     for name in ("__cause__", "__context__"):
         _strip(getattr(found, name, None), seen)
     for inner in getattr(found, "exceptions", None) or ():

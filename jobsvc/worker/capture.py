@@ -27,7 +27,10 @@ class LineWriter(io.TextIOBase):
     """
 
     def __init__(
-        self, source: Literal["stdout", "stderr"], own: TextIO, otherwise: Callable[[], Port | None] | None = None
+        self,
+        source: Literal["stdout", "stderr"],
+        own: TextIO,
+        otherwise: Callable[[], Port | None] | None = None,
     ) -> None:
         self._source: Literal["stdout", "stderr"] = source
         self._own = own

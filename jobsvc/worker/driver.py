@@ -1,8 +1,8 @@
 """Lets a coroutine on the asyncio loop await asyncio's futures and Twisted's Deferreds alike, in its child tasks too.
 
-F2. `task_factory` makes every task of a loop drive its coroutine through here: what the coroutine waits for is handed
+F2. `task_factory` makes the tasks of a loop drive their coroutines through here: what the coroutine waits for is handed
 to asyncio as it is, or, if it is a Deferred, as a future that ends with it. So `create_task`, `gather`, `wait_for`,
-`TaskGroup` and timeouts work over both kinds, and a cancel reaches both. Knows nothing of jobs.
+`TaskGroup` and timeouts work over both kinds, and a cancel reaches both.
 
 Coroutines that Twisted itself steps (`Deferred.fromCoroutine`) still await Deferreds only.
 """
@@ -12,20 +12,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
+from jobsvc.worker.attempt import current_port
 from jobsvc.worker.blame import Exited, exit_status
+from jobsvc.worker.mark import Mark
 
-T = TypeVar("T")
+AnyCoroutine: TypeAlias = Coroutine[Any, Any, Any] | Generator[Any, Any, Any]
 
 
-def task_factory(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
-) -> asyncio.Task[T]:
-    """For `loop.set_task_factory`."""
-    return asyncio.Task(Driven(coroutine), loop=loop, **options)
+_DEFERRED_LIST: Any = DeferredList
+"""A class; Twisted's annotations make a function of it."""
+
+
+class Factory(Protocol):
+    """What `loop.set_task_factory` takes."""
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: AnyCoroutine, /, **options: Any
+    ) -> asyncio.Task[Any]:
+        """A task that drives this coroutine."""
+
+
+def task_factory(mark: Mark) -> Factory:
+    """Makes tasks that drive their coroutines.
+
+    Args:
+        mark: shows whose step runs, while it runs: who holds up the loop is read from it.
+    """
+
+    def make(
+        loop: asyncio.AbstractEventLoop, coroutine: AnyCoroutine, /, **options: Any
+    ) -> asyncio.Task[Any]:
+        return asyncio.Task(Driven(coroutine, mark), loop=loop, **options)
+
+    return make
 
 
 class Driven:
@@ -37,8 +60,8 @@ class Driven:
 
     __slots__ = ("__name__", "__qualname__", "_coroutine", "close", "send", "throw")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> None:
-        steps = _steps(coroutine)
+    def __init__(self, coroutine: AnyCoroutine, mark: Mark) -> None:
+        steps = _steps(coroutine, mark)
         # Run up to its first yield: only then do `throw` and `close` reach the author's coroutine, so that a task
         # cancelled before its first step leaves no coroutine that was never awaited.
         next(steps)
@@ -49,10 +72,9 @@ class Driven:
         self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
         self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        """A coroutine is awaitable. Unused: tasks step it."""
-        result = yield from self  # type: ignore[misc]  # an iterator by its methods
-        return result
+    def __await__(self) -> Driven:
+        """A coroutine can be awaited, too."""
+        return self
 
     def __iter__(self) -> Driven:
         return self
@@ -75,7 +97,9 @@ class Driven:
     @property
     def cr_running(self) -> bool:
         """Whether it runs at this moment."""
-        return bool(getattr(self._coroutine, "cr_running", False) or getattr(self._coroutine, "gi_running", False))
+        return bool(
+            getattr(self._coroutine, "cr_running", False) or getattr(self._coroutine, "gi_running", False)
+        )
 
     @property
     def cr_await(self) -> object:
@@ -83,7 +107,7 @@ class Driven:
         return getattr(self._coroutine, "cr_await", None) or getattr(self._coroutine, "gi_yieldfrom", None)
 
 
-def _steps(coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> Generator[Any, Any, Any]:
+def _steps(coroutine: AnyCoroutine, mark: Mark) -> Generator[Any, Any, Any]:  # noqa: PLR0912 - a call per step costs
     send, throw = coroutine.send, coroutine.throw
     error: BaseException | None = None
     try:
@@ -94,22 +118,29 @@ def _steps(coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> G
     except BaseException as thrown:  # noqa: BLE001 - handed to the coroutine
         error = thrown
     value: Any = None
+    port = current_port.get()
     while True:
+        if port is not None:
+            mark.begin(port.no, port.epoch, port.began_us)
         try:
             if error is None:
                 waits_for = send(value)
             else:
-                thrown, error = error, None
-                waits_for = throw(thrown)
-                del thrown
+                raised, error = error, None
+                waits_for = throw(raised)
         except StopIteration as end:
             return end.value
         except SystemExit as exit_:
             # asyncio would let it end the whole process, and with it what others run here.
             raise Exited(exit_status(exit_)) from exit_
+        finally:
+            raised = None  # its traceback holds this frame
+            if port is not None:
+                mark.clear()
         try:
             if isinstance(waits_for, Deferred):
-                value = yield from _future_of(waits_for)
+                yield from _future_of(waits_for)
+                value = None
             else:
                 value = yield waits_for
         except GeneratorExit:
@@ -134,6 +165,8 @@ def _future_of(deferred: Deferred[Any]) -> Generator[Any, None, None]:
     except asyncio.CancelledError:
         # Nobody waits for it any more. Whatever it ends with now, its own CancelledError first of all, is no one's.
         deferred.addErrback(_ignored)
+        if isinstance(deferred, _DEFERRED_LIST):
+            deferred.consumeErrors = True  # of those in the list
         deferred.cancel()
         raise
 

@@ -9,9 +9,11 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from jobsvc.model.frames import Deframer, Message, ToWorker, encode
+from jobsvc.model.limits import RESULT_HOLD_S
 from jobsvc.worker.outbox import Outbox
 
 READ_BYTES = 256 * 1024
@@ -40,13 +42,11 @@ class Link:
     Args:
         sock: connected stream socket, blocking.
         outbox: where messages wait; it is emptied by `flush`.
-        hold_s: how long something may wait for company before the reading thread sends it.
     """
 
-    def __init__(self, sock: socket.socket, outbox: Outbox, hold_s: float) -> None:
+    def __init__(self, sock: socket.socket, outbox: Outbox) -> None:
         self._sock = sock
         self._outbox = outbox
-        self._hold_s = hold_s
         self._deframer = Deframer(ToWorker)
         self._sending = threading.Lock()
         self._sender = 0  # thread that holds `_sending`
@@ -65,7 +65,7 @@ class Link:
         """
         me = threading.get_ident()
         if self._sender == me:
-            return  # a destructor or signal handler that prints, in the middle of a flush: the outer one goes round again
+            return  # a destructor that prints in the middle of a flush: the outer one goes round again
         with self._sending:
             self._sender = me
             try:
@@ -77,18 +77,28 @@ class Link:
                 self._sender = 0
             self.flushed_at = monotonic()
 
-    def arm(self, after_s: float | None = None) -> None:
-        """Have `read` flush after so many seconds (None = `hold_s`) if nothing else does before."""
-        due = monotonic() + (self._hold_s if after_s is None else after_s)
-        if self._due is None or due < self._due:
-            self._due = due
+    def arm(self, after_s: float = RESULT_HOLD_S) -> None:
+        """Have `read` flush after so many seconds, whatever happens until then. Runs on any thread."""
+        if self._sooner(after_s):
             os.eventfd_write(self._bell, 1)
 
-    def read(self) -> list[Message]:
-        """The next messages; flushes meanwhile when that is due. For the one thread that reads.
+    def expect(self, after_s: float) -> None:
+        """The same, for the thread that reads: it need not be woken."""
+        self._sooner(after_s)
+
+    def _sooner(self, after_s: float) -> bool:
+        due = monotonic() + after_s
+        if self._due is not None and self._due <= due:
+            return False
+        self._due = due
+        return True
+
+    def read(self, on_due: Callable[[], None]) -> list[Message]:
+        """The next messages; meanwhile, when it is due, calls `on_due` and flushes. For the one thread that reads.
 
         Raises:
             LinkClosed: end of file or a broken connection.
+            FrameError: what came is no frame.
         """
         while True:
             due = self._due
@@ -97,6 +107,7 @@ class Link:
             if due is not None and monotonic() >= due:
                 # Cleared before the flush: what is put after it finds no date and sets a new one.
                 self._due = None
+                on_due()
                 self.flush()
             for fd, _ in ready:
                 if fd == self._bell:

@@ -36,6 +36,10 @@ class Outlet:
         self.texts.append(text)
         self.size += len(text) + 1
 
+    def drop_last(self) -> None:
+        """Forget the last one: for output that may not wait and has no room."""
+        self.size -= len(self.texts.pop()) + 1
+
     def take(self, no: int, epoch: int) -> Message:
         """All of them as one message. They are counted as the daemon will count them when it gives credit back."""
         texts, self.texts, self.size = self.texts, [], 0

@@ -1,0 +1,31 @@
+"""The figures of the table, one function each. `ALL` is the order in which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.bench import Bench
+from bench.figures import bulk, burning, idle, latency, payload, recovery, single, sleeping, streaming
+from bench.report import Figure
+
+Measure = Callable[[Bench], Figure]
+
+ALL: Mapping[str, Measure] = {
+    "idle-memory": idle.idle_memory,
+    "idle-cpu": idle.idle_cpu,
+    "memory-after": idle.memory_after,
+    "single": single.submits,
+    "single-wait": single.submits_with_wait,
+    "latency": latency.back_to_back,
+    "latency-idle": latency.apart,
+    "bulk": bulk.raw,
+    "client-map": bulk.client_map,
+    "client-submit-many": bulk.client_submit_many,
+    "cpu": burning.efficiency,
+    "sleepers": sleeping.sleepers,
+    "echo-bulk": payload.echo_bulk,
+    "echo-single": payload.echo_single,
+    "stream": streaming.out_stream,
+    "worker-killed": recovery.worker_killed,
+    "daemon-killed": recovery.daemon_killed,
+}

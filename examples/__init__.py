@@ -1,0 +1,1 @@
+"""A task module and programs that use it. `make demo` runs them; copy what you need."""

@@ -1,0 +1,277 @@
+"""F3: handlers of jobs: submit, look, wait, list, change. Each turns one request into one or two engine calls."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from jobsvc.http.bodies import decode, decode_submit, json_body
+from jobsvc.http.bulk import key_reused
+from jobsvc.http.edge import JSON, TENANT, Edge, encode, json_reply
+from jobsvc.http.formats import EventFormat
+from jobsvc.http.negotiate import (
+    applied_wait,
+    etag,
+    form_of,
+    idempotency_key,
+    known_revision,
+    preferred_wait_s,
+)
+from jobsvc.http.query import Query
+from jobsvc.http.request import Request
+from jobsvc.http.streams import event_reply
+from jobsvc.model.clock import time_text
+from jobsvc.model.errors import JobError, JobsvcError
+from jobsvc.model.events import Attempt
+from jobsvc.model.ids import id_text
+from jobsvc.model.job import Job, JobView, Seconds, Submit, view
+from jobsvc.model.limits import GRACE_S, LIST_LIMIT
+from jobsvc.ports import JobFilter, Submitted
+
+NOT_YET_RETRY_S = 1
+"""Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
+_CURSOR = re.compile(rb"1:(asc|desc):([0-9]{1,18})")
+_ERROR = msgspec.json.Decoder(JobError)
+
+
+class Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a cancel. `grace_s`: seconds between asking and killing in mode `deadline`."""
+
+    mode: Literal["polite", "deadline", "now"] = "polite"
+    grace_s: Seconds = GRACE_S
+
+
+_cancel_decoder = msgspec.json.Decoder(Cancel)
+
+
+async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
+    """`POST /v1/jobs`."""
+    done = await accept(edge, request, decode_submit(json_body(request)))
+    job = accepted(done)
+    form = form_of(request, default="json")
+    status = _told(edge, request, done, job)
+    if form in ("sse", "ndjson"):
+        reader = edge.engine.reader(job, 0)
+        return await event_reply(edge, request, job, reader, EventFormat(form, 0), status=status)
+    wait_s = preferred_wait_s(request)
+    if wait_s is not None:
+        applied_wait(request, wait_s)
+        job = await edge.engine.wait(job.id, TENANT, wait_s, fresh=None if done.replayed else job)
+    return edge.job_reply(request, status, job)
+
+
+async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
+    """Store one job; goes on when the client leaves meanwhile."""
+    job = edge.engine.prepare(envelope, TENANT, idempotency_key(request))
+    [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
+    return done
+
+
+def accepted(done: Submitted) -> Job:
+    """The job as stored. Raises key_reused."""
+    if done.job is None:
+        raise key_reused()
+    return done.job
+
+
+def _told(edge: Edge, request: Request, done: Submitted, job: Job) -> int:
+    """Location and the mark of a replay; the status."""
+    edge.created(request, job)
+    if not done.replayed:
+        return 201
+    request.header(b"Idempotency-Replayed", b"true")
+    return 200
+
+
+async def get(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
+    """`GET /v1/jobs/{id}`."""
+    known = known_revision(request)
+    if "wait" in query:
+        job = await edge.engine.wait(job_id, TENANT, query["wait"], known)
+    else:
+        job = await edge.engine.get(job_id, TENANT)
+    if known is not None and job.revision == known:
+        request.header(b"ETag", etag(job.revision))
+        return request.reply(304, b"", b"")
+    return edge.job_reply(request, 200, job)
+
+
+async def result(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
+    """`GET /v1/jobs/{id}/result`."""
+    job = await edge.engine.wait(job_id, TENANT, query.get("wait", 0.0))
+    if not job.done:
+        request.header(b"Retry-After", b"%d" % NOT_YET_RETRY_S)
+        return edge.job_reply(request, 202, job)
+    return bare_result(request, job)
+
+
+def bare_result(request: Request, job: Job) -> bytes:
+    """The result alone. Raises job_failed: 200 never means failure."""
+    if job.state != "succeeded":
+        raise job_failed(job)
+    return request.reply(200, job.result if job.result is not None else b"null", JSON)
+
+
+def job_failed(job: Job) -> JobsvcError:
+    """Why a done job has no result."""
+    error = _ERROR.decode(job.error) if job.error is not None else JobError("cancelled")
+    words = f"The job {job.state}: {error.kind}" + (f": {error.message}" if error.message else "") + "."
+    return JobsvcError("job_failed", words, job=id_text(job.id), error=Raw(job.error or b"null"))
+
+
+async def look(edge: Edge, request: Request, query: Query) -> bytes:
+    """`GET /v1/jobs`: a page by filter, or named jobs."""
+    if "id" in query:
+        return await _many(edge, request, query)
+    for name in ("wait", "until"):
+        if name in query:
+            raise JobsvcError("bad_query", f"{name} goes with id.")
+    include = query.get("include", ())
+    wanted = _filter(query)
+    rows = await edge.engine.list(wanted)
+    limit = wanted.limit - 1
+    after = _cursor_text(wanted, rows[limit - 1]) if len(rows) > limit else None
+    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in rows[:limit]]
+    return json_reply(request, 200, {"jobs": jobs, "next": after})
+
+
+async def _many(edge: Edge, request: Request, query: Query) -> bytes:
+    other = sorted(set(query) - {"id", "wait", "until"})
+    if other:
+        raise JobsvcError("bad_query", f"{other[0]} does not go with id.")
+    asked = dict.fromkeys(query["id"])
+    ids = [job_id for job_id in asked if isinstance(job_id, bytes)]
+    if "wait" in query:
+        found = await edge.engine.wait_many(ids, TENANT, query["wait"], query.get("until", "all"))
+    else:
+        found = await edge.engine.get_many(ids, TENANT)
+    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in found]
+    missing = [id_text(i) if isinstance(i, bytes) else i for i in asked if i not in found]
+    return json_reply(request, 200, {"jobs": jobs, "next": None, "missing": missing})
+
+
+def _filter(query: Query) -> JobFilter:
+    """What the store is asked for: one row more than the page, to know whether there is a next one."""
+    include = query.get("include", ())
+    return JobFilter(
+        tenant=TENANT,
+        states=query.get("state", ()),
+        task=query.get("task"),
+        queue=query.get("queue"),
+        labels=query.get("label.", {}),
+        since=query.get("since"),
+        cursor=_cursor(query["cursor"], query.get("order", "desc")) if "cursor" in query else None,
+        ascending=query.get("order") == "asc",
+        limit=query.get("limit", LIST_LIMIT) + 1,
+        args="args" in include,
+        result="result" in include,
+    )
+
+
+def _cursor_text(wanted: JobFilter, last: Job) -> str:
+    """Where the next page begins. Opaque: clients only send it back."""
+    order = "asc" if wanted.ascending else "desc"
+    return urlsafe_b64encode(f"1:{order}:{last.no}".encode()).decode().rstrip("=")
+
+
+def _cursor(text: str, order: str) -> int:
+    try:
+        plain = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (ValueError, binascii.Error):
+        plain = b""
+    found = _CURSOR.fullmatch(plain)
+    if found is None or found[1].decode() != order:
+        raise JobsvcError("bad_query", "cursor: send back `next` of the page before, with the same order.")
+    return int(found[2])
+
+
+def _row(edge: Edge, job: Job, *, args: bool, result: bool) -> JobView:
+    """A row of a list: without what is long, unless asked."""
+    row = view(job, edge.engine.durability, args=args, result=result)
+    if not result and job.error is not None:
+        error = _ERROR.decode(job.error)
+        if error.traceback is not None:
+            error.traceback = None
+            row.error = Raw(encode(error))
+    return row
+
+
+async def cancel(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`POST /v1/jobs/{id}/cancel`."""
+    body = json_body(request)
+    asked = decode(_cancel_decoder, body) if body else Cancel()
+    job, ended = await edge.background.detached(
+        lambda: edge.engine.cancel(job_id, TENANT, asked.mode, asked.grace_s)
+    )
+    return edge.job_reply(request, 200 if ended else 202, job)
+
+
+async def retry(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`POST /v1/jobs/{id}/retry`."""
+    _no_body(request)
+    job = await edge.background.detached(lambda: edge.engine.retry(job_id, TENANT))
+    edge.created(request, job)
+    return edge.job_reply(request, 201, job)
+
+
+async def run_now(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`POST /v1/jobs/{id}/run`."""
+    _no_body(request)
+    job = await edge.background.detached(lambda: edge.engine.run_now(job_id, TENANT))
+    return edge.job_reply(request, 200, job)
+
+
+async def delete(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`DELETE /v1/jobs/{id}`."""
+    await edge.background.detached(lambda: edge.engine.delete(job_id, TENANT))
+    return request.reply(204, b"", b"")
+
+
+def _no_body(request: Request) -> None:
+    """These take nothing; an empty object is as good."""
+    body = json_body(request)
+    if body:
+        decode(_nothing_decoder, body)
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """A body without fields."""
+
+
+_nothing_decoder = msgspec.json.Decoder(Nothing)
+
+
+async def attempts(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`GET /v1/jobs/{id}/attempts`."""
+    rows = await edge.engine.attempts(job_id, TENANT)
+    return json_reply(request, 200, {"attempts": [attempt_view(row) for row in rows]})
+
+
+class AttemptView(msgspec.Struct):
+    """An attempt as it is served."""
+
+    epoch: int
+    attempt: int
+    state: str
+    began_at: str | None
+    finished_at: str | None
+    worker: str | None
+    error: Raw
+
+
+def attempt_view(row: Attempt) -> AttemptView:
+    """The shape of `row` for the wire."""
+    return AttemptView(
+        epoch=row.epoch,
+        attempt=row.attempt,
+        state=row.state,
+        began_at=None if row.began_at is None else time_text(row.began_at),
+        finished_at=None if row.finished_at is None else time_text(row.finished_at),
+        worker=row.worker,
+        error=Raw(row.error if row.error is not None else b"null"),
+    )

@@ -1,0 +1,355 @@
+"""F3: the one table of routes: Klein's rules, the check of queries, 404 and 405, and OpenAPI are all made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from jobsvc.http import api_daemon, api_jobs, api_tasks, bulk_reply, query, streams
+from jobsvc.http.query import Parameter
+from jobsvc.model.errors import Code
+from jobsvc.model.events import EVENT_KINDS
+from jobsvc.model.job import JobView, Submit
+from jobsvc.model.limits import LIST_LIMIT
+from jobsvc.model.states import STATES
+
+Handler = Callable[..., Coroutine[Any, Any, bytes]]
+"""`handler(edge, request, query, **path)`; a path's `job_id` comes as 16 bytes. Returns the body of the reply."""
+
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+_JSON = "application/json"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One status of a route: what it means, and in which forms its body comes (type, or None for any JSON)."""
+
+    doc: str
+    shape: Any = None
+    media: tuple[str, ...] = (_JSON,)
+    headers: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path.
+
+    Attributes:
+        path: with `{job_id}`-like parts.
+        body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
+        streams: its body is taken as it arrives.
+        needs_token: False for what load balancers ask.
+        refusals: codes beyond those that any route may give.
+    """
+
+    method: str
+    path: str
+    name: str
+    handler: Handler
+    doc: str
+    answers: Mapping[int, Answer]
+    query: Mapping[str, Parameter] = msgspec.field(default_factory=dict)
+    takes_body: bool = False
+    body: Any = None
+    body_media: tuple[str, ...] = (_JSON,)
+    streams: bool = False
+    needs_token: bool = True
+    refusals: tuple[Code, ...] = ()
+
+
+_JOB = Answer("The job.", JobView, headers=("ETag",))
+_WAIT = {"wait": query.seconds("Answer when the job is done, or after so many seconds (up to 300).")}
+_FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
+_FOLLOW = query.flag("0 = stop at what there is now.")
+_STREAMED = (SSE, NDJSON)
+_STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
+_FINDING: tuple[Code, ...] = ("not_found", "purged")
+_READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
+
+
+def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) -> Route:
+    """A change of one job by POST without a body."""
+    return Route(
+        method="POST",
+        path=f"/v1/jobs/{{job_id}}/{verb}",
+        name=f"jobs.{verb}",
+        handler=handler,
+        doc=doc,
+        answers=answers,
+        takes_body=True,
+        body=api_jobs.Nothing,
+        refusals=(*_FINDING, *_READING, *_STORING, "conflict"),
+    )
+
+
+def _look(
+    path: str, name: str, handler: Handler, doc: str, shape: Any = None, *, open_: bool = False
+) -> Route:
+    """A plain GET of JSON."""
+    return Route(
+        method="GET",
+        path=path,
+        name=name,
+        handler=handler,
+        doc=doc,
+        answers={200: Answer(doc, shape)},
+        needs_token=not open_,
+    )
+
+
+_JOBS = (
+    Route(
+        method="POST",
+        path="/v1/jobs",
+        name="jobs.submit",
+        handler=api_jobs.submit,
+        doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
+        answers={
+            201: Answer(
+                "Accepted and kept.", JobView, (_JSON, *_STREAMED), ("Location", "ETag", "Preference-Applied")
+            ),
+            200: Answer(
+                "The same key and body before: the same job.",
+                JobView,
+                (_JSON, *_STREAMED),
+                ("Location", "ETag"),
+            ),
+        },
+        takes_body=True,
+        body=Submit,
+        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs",
+        name="jobs.list",
+        handler=api_jobs.look,
+        doc="A page of jobs by filter, newest first; or, with id, these jobs as whole rows.",
+        answers={200: Answer("jobs, next (null on the last page), and with id: missing.")},
+        query={
+            "id": query.ids("Ids joined by commas."),
+            "wait": query.seconds(
+                "With id: answer when any or all of them are done, or after so many seconds."
+            ),
+            "until": query.one_of("With id and wait.", "any", "all"),
+            "state": query.some_of("States joined by commas.", *STATES),
+            "task": query.text("Name of a task."),
+            "queue": query.text("Name of a queue."),
+            "label.": query.text("label.x=y: jobs whose label x is y."),
+            "since": query.time("Submitted at or after this time."),
+            "cursor": query.text("`next` of the page before."),
+            "limit": query.limit(f"Rows of a page; {LIST_LIMIT} when left out."),
+            "order": query.one_of("By submission; newest first when left out.", "desc", "asc"),
+            "include": query.some_of("Long members, left out otherwise.", "args", "result"),
+        },
+    ),
+    Route(
+        method="POST",
+        path="/v1/jobs/bulk",
+        name="jobs.bulk",
+        handler=bulk_reply.bulk,
+        doc="Submit many: a body of the submit route on every line; answered line by line, in order.",
+        answers={
+            200: Answer(
+                "{line, id} or {line, problem}; then, with follow=out, {line, id, state, result, error}.",
+                media=(NDJSON,),
+            )
+        },
+        query={
+            "atomic": query.flag("1 = all or nothing."),
+            "follow": query.one_of("out = afterwards one line per job as it ends.", "out"),
+            "live": query.flag("1 = the reply starts at once, not after the upload."),
+        },
+        takes_body=True,
+        body=Submit,
+        body_media=(NDJSON,),
+        streams=True,
+        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs/{job_id}",
+        name="jobs.get",
+        handler=api_jobs.get,
+        doc="A job. With wait and If-None-Match: answered at the next revision.",
+        answers={200: _JOB, 304: Answer("Not changed since the revision of If-None-Match.", media=())},
+        query=_WAIT,
+        refusals=_FINDING,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/jobs/{job_id}",
+        name="jobs.delete",
+        handler=api_jobs.delete,
+        doc="Remove a final job and all that belongs to it.",
+        answers={204: Answer("Gone.", media=())},
+        refusals=(*_FINDING, "conflict", "disk_full"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs/{job_id}/result",
+        name="jobs.result",
+        handler=api_jobs.result,
+        doc="The bare result.",
+        answers={200: Answer("The result."), 202: Answer("Not yet.", JobView, headers=("Retry-After",))},
+        query=_WAIT,
+        refusals=(*_FINDING, "job_failed"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs/{job_id}/events",
+        name="jobs.events",
+        handler=streams.events,
+        doc="The events of a job from the start or from a number, live to its end.",
+        answers={200: Answer("Events.", media=_STREAMED), 204: Answer("Nothing more will come.", media=())},
+        query={
+            "from": _FROM,
+            "kinds": query.some_of("Only these kinds.", *EVENT_KINDS),
+            "streams": query.names("Items of these streams only."),
+            "follow": _FOLLOW,
+        },
+        refusals=_FINDING,
+    ),
+    Route(
+        method="GET",
+        path="/v1/jobs/{job_id}/streams/{name}",
+        name="jobs.stream",
+        handler=streams.stream,
+        doc="The items of one stream, live to the end.",
+        answers={200: Answer("Items.", media=(NDJSON, SSE, "application/octet-stream"))},
+        query={
+            "from": _FROM,
+            "epoch": query.one_of(
+                "all = also the items of attempts before the one that made the outcome.", "all"
+            ),
+            "bare": query.flag("1 = only the data, one JSON value a line."),
+            "follow": _FOLLOW,
+        },
+        refusals=(*_FINDING, "media_type"),
+    ),
+    Route(
+        method="POST",
+        path="/v1/jobs/{job_id}/cancel",
+        name="jobs.cancel",
+        handler=api_jobs.cancel,
+        doc="Cancel: polite asks, deadline asks and kills after grace_s, now kills at once.",
+        answers={200: _JOB, 202: Answer("Stopping.", JobView, headers=("ETag",))},
+        takes_body=True,
+        body=api_jobs.Cancel,
+        refusals=(*_FINDING, *_READING, "conflict", "cannot_kill", "disk_full"),
+    ),
+    _verb(
+        "retry",
+        api_jobs.retry,
+        "A new job like this final one.",
+        {201: Answer("The new job.", JobView, headers=("Location", "ETag"))},
+    ),
+    _verb("run", api_jobs.run_now, "Queue a scheduled or retrying job now.", {200: _JOB}),
+    Route(
+        method="GET",
+        path="/v1/jobs/{job_id}/attempts",
+        name="jobs.attempts",
+        handler=api_jobs.attempts,
+        doc="All attempts at a job, in order.",
+        answers={200: Answer("attempts.", dict[str, list[api_jobs.AttemptView]])},
+        refusals=_FINDING,
+    ),
+)
+
+_TASKS = (
+    _look(
+        "/v1/tasks",
+        "tasks.list",
+        api_tasks.tasks,
+        "What can be submitted.",
+        dict[str, list[api_tasks.TaskView]],
+    ),
+    Route(
+        method="GET",
+        path="/v1/tasks/{task}",
+        name="tasks.get",
+        handler=api_tasks.task,
+        doc="One task.",
+        answers={200: Answer("The task.", api_tasks.TaskView)},
+        refusals=("no_such_task",),
+    ),
+    Route(
+        method="POST",
+        path="/v1/tasks/{task}/call",
+        name="tasks.call",
+        handler=api_tasks.call,
+        doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
+        answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
+        takes_body=True,
+        refusals=(
+            *_READING,
+            *_STORING,
+            "no_such_task",
+            "invalid_args",
+            "key_reused",
+            "job_failed",
+            "wait_over",
+        ),
+    ),
+)
+
+_DAEMON = (
+    _look(
+        "/v1/workers", "workers", api_daemon.workers, "The workers.", dict[str, list[api_daemon.WorkerView]]
+    ),
+    _look("/v1/executors", "executors", api_daemon.executors, "What each executor can and cannot do."),
+    _look("/v1/info", "info", api_daemon.info, "Version, durability, limits, defaults.", api_daemon.InfoView),
+    Route(
+        method="POST",
+        path="/v1/reload",
+        name="reload",
+        handler=api_daemon.reload,
+        doc="Replace the workers by new ones with the code as it is now; no job is lost.",
+        answers={200: Answer("The tasks in force.", api_daemon.ReloadView)},
+        refusals=("conflict", "draining"),
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        name="livez",
+        handler=api_daemon.livez,
+        doc="200 as long as the daemon answers.",
+        answers={200: Answer("It lives.", media=("text/plain",))},
+        needs_token=False,
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        name="healthz",
+        handler=api_daemon.livez,
+        doc="The same as /livez.",
+        answers={200: Answer("It lives.", media=("text/plain",))},
+        needs_token=False,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        handler=api_daemon.readyz,
+        doc="Whether jobs can be taken and run; with verbose (and a token) why not.",
+        answers={
+            200: Answer("Ready.", media=("text/plain", _JSON)),
+            503: Answer("Not ready.", media=("text/plain", _JSON)),
+        },
+        query={"verbose": query.flag("List the checks.")},
+        needs_token=False,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        handler=api_daemon.metrics,
+        doc="Figures for Prometheus.",
+        answers={200: Answer("The text format.", media=("text/plain",))},
+        refusals=("overloaded",),
+    ),
+)
+
+ROUTES: tuple[Route, ...] = (*_JOBS, *_TASKS, *_DAEMON)
+"""All but `/openapi.json`, which is made from them."""

@@ -1,0 +1,156 @@
+"""F2: the `command` executor: a worker without a process of its own that starts one program for each attempt.
+
+To the engine it looks like any other worker. Programs are started one in each turn of the reactor, because a start
+costs it about a millisecond. What a program says and how it ends is `command_run`'s matter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from jobsvc.model.frames import Cancel, Credit, Message, Quit, Recall, Returned, Start
+from jobsvc.model.task import TaskSpec
+from jobsvc.pool.command_run import CommandRun
+from jobsvc.pool.spawn import Launcher
+from jobsvc.ports import Death, WorkerKind, WorkerListener
+from jobsvc.runtime.waiting import Waiters
+
+Attempt = tuple[int, int]
+
+
+class CommandWorker:
+    """See the module; implements `ports.Worker`. `tasks` is exchanged by a reload; what runs is not touched."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        slots: int,
+        launcher: Launcher,
+        listener: WorkerListener,
+        monotonic: Callable[[], float],
+        now_us: Callable[[], int],
+    ) -> None:
+        self.id = worker_id
+        self.kind: WorkerKind = "command"
+        self.slots: Mapping[str, int] = {"command": slots}
+        self.tasks: Mapping[str, TaskSpec] = {}
+        self.state = "ready"
+        self.started_us = now_us()
+        self._launcher = launcher
+        self._listener = listener
+        self._monotonic = monotonic
+        self._now_us = now_us
+        self._waiting: deque[Start] = deque()
+        self._runs: dict[Attempt, CommandRun] = {}
+        self._offered = False  # the engine knows it
+        self._next: IDelayedCall | None = None
+        self._idle: Waiters[None] = Waiters()
+
+    # -- ports.Worker
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See `ports.Worker`."""
+        for message in messages:
+            if isinstance(message, Start):
+                self._waiting.append(message)
+                self._schedule()
+            elif isinstance(message, Credit):
+                if (run := self._runs.get((message.no, message.epoch))) is not None:
+                    run.credit(message.stream, message.bytes)
+            elif isinstance(message, Cancel):
+                self._cancel(message.no, message.epoch)
+            elif isinstance(message, Recall):
+                self._give_back(list(self._waiting))
+            elif isinstance(message, Quit):
+                self.quit()
+
+    def kill(self, no: int, epoch: int) -> bool:
+        """See `ports.Worker`."""
+        run = self._runs.get((no, epoch))
+        if run is None:
+            return False
+        run.kill()
+        return True
+
+    def quit(self) -> None:
+        """See `ports.Worker`; it takes nothing more."""
+        self.state = "stopping"
+        self._give_back(list(self._waiting))
+
+    def running(self) -> tuple[int, int, int] | None:
+        """See `ports.Worker`: its attempts say themselves when they begin."""
+        return None
+
+    # -- for the pool
+
+    def offer(self) -> None:
+        """The engine may use it."""
+        self._offered = True
+        self._listener.worker_ready(self)
+
+    def stop(self) -> Deferred[None]:
+        """Kill what runs; fires when all of it has ended, and the engine has heard of every end."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.quit()
+        for run in list(self._runs.values()):
+            run.kill()
+        while self._runs:
+            await self._idle.wait()
+        if self._offered:
+            self._offered = False
+            self._listener.worker_died(self, Death("quit", None))
+
+    # -- attempts
+
+    def _schedule(self) -> None:
+        if self._next is None and self._waiting:
+            self._next = self._launcher.clock.callLater(0, self._start_next)
+
+    def _start_next(self) -> None:
+        self._next = None
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+            self._schedule()
+
+    def _begin(self, start: Start) -> None:
+        key = (start.no, start.epoch)
+        run = CommandRun(
+            start=start,
+            launcher=self._launcher,
+            monotonic=self._monotonic,
+            now_us=self._now_us,
+            tell=self._tell,
+            on_ended=lambda messages: self._ended(key, messages),
+        )
+        self._runs[key] = run
+        task = self.tasks.get(start.task)
+        run.begin(None if task is None else task.command)
+
+    def _tell(self, messages: Sequence[Message]) -> None:
+        self._listener.worker_messages(self, messages)
+
+    def _ended(self, key: Attempt, messages: Sequence[Message]) -> None:
+        self._runs.pop(key, None)
+        self._tell(messages)
+        if not self._runs:
+            self._idle.fire(None)
+
+    def _cancel(self, no: int, epoch: int) -> None:
+        if (run := self._runs.get((no, epoch))) is not None:
+            run.cancel()
+        else:
+            self._give_back([start for start in self._waiting if (start.no, start.epoch) == (no, epoch)])
+
+    def _give_back(self, starts: Sequence[Start]) -> None:
+        """These have not begun and will not."""
+        if starts:
+            for start in starts:
+                self._waiting.remove(start)
+            self._tell([Returned([(start.no, start.epoch) for start in starts])])

@@ -1,0 +1,190 @@
+"""F2: one run of a command: its lines as items and log, its exit as the outcome of the attempt.
+
+The program reads /dev/null. With `text` each line of stdout is one item; a line above `ITEM_MAX_BYTES` is split there.
+Without it each piece that was read is one item, in base64. Lines of stderr are log events. A program whose output is
+not taken fast enough finds its pipe full and waits. The arguments were checked before they came here.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from twisted.logger import Logger
+
+from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
+from jobsvc.model.errors import Exit, JobError
+from jobsvc.model.frames import Begin, Items, Log, Message, Result, Start
+from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
+from jobsvc.model.task import CommandSpec
+from jobsvc.pool import tree
+from jobsvc.pool.descriptors import Inlet
+from jobsvc.pool.lines import Lines, item_body, log_body
+from jobsvc.pool.spawn import Child, Launcher, exit_words
+
+OUT_STREAM = "out"
+LOG_STREAM = "log"
+
+EXIT_UNRUNNABLE = frozenset((125, 126, 127))
+"""Exit statuses by which the launcher (and every shell) says that the program could not be run at all."""
+
+_values = msgspec.json.Decoder(dict[str, ArgvValue] | list[ArgvValue])
+
+
+class Outflow:
+    """One stream of the run: what was sent and not yet stored, and the pipe that waits for it."""
+
+    __slots__ = ("inlet", "owed_bytes")
+
+    def __init__(self) -> None:
+        self.inlet: Inlet | None = None
+        self.owed_bytes = 0
+
+    def sent(self, size: int) -> None:
+        """So much more is on its way to the store."""
+        self.owed_bytes += size
+        if self.owed_bytes > STREAM_WINDOW_BYTES and self.inlet is not None:
+            self.inlet.pause()
+
+    def credit(self, size: int) -> None:
+        """So much of it has been stored."""
+        self.owed_bytes = max(0, self.owed_bytes - size)
+        if self.owed_bytes <= STREAM_WINDOW_BYTES and self.inlet is not None:
+            self.inlet.resume()
+
+
+class CommandRun:
+    """See the module.
+
+    Args:
+        tell: takes messages of the attempt while it runs.
+        on_ended: takes the last ones, the `Result` among them, once.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        start: Start,
+        launcher: Launcher,
+        monotonic: Callable[[], float],
+        now_us: Callable[[], int],
+        tell: Callable[[Sequence[Message]], None],
+        on_ended: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._start = start
+        self._launcher = launcher
+        self._monotonic = monotonic
+        self._now_us = now_us
+        self._tell = tell
+        self._on_ended = on_ended
+        self._spec: CommandSpec | None = None
+        self._child: Child | None = None
+        self._began_us = 0
+        self._began = 0.0
+        self._asked = False  # to stop
+        self._flows = {OUT_STREAM: Outflow(), LOG_STREAM: Outflow()}
+        self._out = Lines(ITEM_MAX_BYTES)
+        self._err = Lines()
+        self._tail = b""
+
+    def begin(self, spec: CommandSpec | None) -> None:
+        """Start the program; None: a reload has taken the task away."""
+        self._began_us, self._began = self._now_us(), self._monotonic()
+        if spec is None:
+            self._end(JobError("rejected", message=f"{self._start.task} is no command any more"))
+            return
+        self._spec = spec
+        try:
+            argv = render_argv(spec.argv, self._arguments(spec.argv))
+            self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = self._launcher.start(
+                argv, self._printed_out, self._printed_err, self._exited, cwd=spec.cwd, env=spec.env
+            )
+        except (ArgvError, msgspec.DecodeError) as error:
+            self._end(JobError("rejected", message=str(error)))
+        except OSError as error:
+            self._end(JobError("crashed", message=f"{spec.argv[0]} could not be started: {error}"))
+        else:
+            self._tell([Begin(self._start.no, self._start.epoch, self._began_us)])
+
+    def _arguments(self, argv: Sequence[str]) -> Mapping[str, ArgvValue]:
+        """By placeholder; an array fills them in the order of their first use."""
+        values = _values.decode(self._start.body)
+        return values if isinstance(values, dict) else dict(zip(placeholders(argv), values, strict=False))
+
+    # -- what it says
+
+    def _printed_out(self, data: bytes) -> None:
+        assert self._spec is not None
+        if not self._spec.text:
+            self._items(1, b'"' + base64.b64encode(data) + b'"')
+        elif lines := self._out.feed(data):
+            self._items(len(lines), item_body(lines))
+
+    def _items(self, count: int, body: bytes) -> None:
+        self._flows[OUT_STREAM].sent(len(body))
+        self._tell([Items(self._start.no, self._start.epoch, OUT_STREAM, count, 0, body)])
+
+    def _printed_err(self, data: bytes) -> None:
+        self._tail = (self._tail + data[-STDERR_TAIL_BYTES:])[-STDERR_TAIL_BYTES:]
+        if lines := self._err.feed(data):
+            self._logged(lines)
+
+    def _logged(self, lines: list[bytes]) -> None:
+        body = log_body(lines, "stderr")
+        self._flows[LOG_STREAM].sent(len(body))
+        self._tell([Log(self._start.no, self._start.epoch, len(lines), 0, body)])
+
+    # -- what it is told
+
+    def credit(self, stream: str, size: int) -> None:
+        """So many bytes of a stream have been stored."""
+        if (flow := self._flows.get(stream)) is not None:
+            flow.credit(size)
+
+    def cancel(self) -> None:
+        """Ask the program and its group to end."""
+        self._asked = True
+        if self._child is not None and self._child.alive:
+            tree.terminate(self._child.pid)
+
+    def kill(self) -> None:
+        """End it and all that it has started."""
+        self._asked = True
+        if self._child is not None and self._child.alive:
+            tree.kill_tree(self._child.pid)
+
+    # -- its end
+
+    def _exited(self, end: Exit) -> None:
+        assert self._spec is not None
+        if rest := self._out.rest():
+            self._items(1, item_body(rest))
+        if rest := self._err.rest():
+            self._logged(rest)
+        if end.code is not None and end.code in self._spec.ok_codes:
+            self._end(None, msgspec.json.encode({"code": end.code}))
+        elif self._asked:
+            self._end(
+                JobError(
+                    "cancelled", message=f"the command {exit_words(end)} after it was asked to stop", exit=end
+                )
+            )
+        else:
+            self._end(JobError("crashed", message=self._words(end), exit=end))
+
+    def _words(self, end: Exit) -> str:
+        """What went wrong: the last words of the program, else how it ended."""
+        assert self._spec is not None
+        tail = self._tail.decode(errors="replace").strip()
+        name = self._spec.argv[0]
+        if end.code in EXIT_UNRUNNABLE and tail:
+            return f"{name}: {tail}"
+        return tail or f"{name} {exit_words(end)}"
+
+    def _end(self, error: JobError | None, body: bytes = b"") -> None:
+        start = self._start
+        run_s = self._monotonic() - self._began
+        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body)])

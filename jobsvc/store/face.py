@@ -1,0 +1,127 @@
+"""F2: the `Store` of `jobsvc.ports` in terms of two doors, one for writes and one for reads, that a store fills in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from jobsvc.model.events import Attempt, Chunk
+from jobsvc.model.job import Job
+from jobsvc.ports import Append, Claim, Durability, JobFilter, Move, Recovered, Settled, Step, Submitted
+
+_Jobs = list[Job]
+_Chunks = list[Chunk]
+_Attempts = list[Attempt]
+
+
+class StoreFace(ABC):
+    """Every method of `Store`; what each promises is said there."""
+
+    durability: Durability
+
+    @abstractmethod
+    def _write(self, kind: str, *args: Any) -> Deferred[Any]:
+        """Run a write of `SqliteStore`."""
+
+    @abstractmethod
+    def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
+        """Run a read of `Reads`."""
+
+    @abstractmethod
+    def open(self) -> Deferred[None]:
+        """Open or create the database."""
+
+    @abstractmethod
+    def close(self) -> Deferred[None]:
+        """Finish the writes in hand and close."""
+
+    # -- writes
+    def recover(self, now: int) -> Deferred[Recovered]:
+        """Put back what was active."""
+        return self._write("recover", now)
+
+    def submit(self, jobs: Sequence[Job]) -> Deferred[list[Submitted]]:
+        """Insert jobs."""
+        return self._write("submit", jobs)
+
+    def append(self, chunks: Sequence[Append]) -> Deferred[list[bool]]:
+        """Store chunks of active attempts."""
+        return self._write("append", chunks)
+
+    def settle(self, ends: Sequence[Settled]) -> Deferred[list[bool]]:
+        """Record outcomes."""
+        return self._write("settle", ends)
+
+    def step(self, steps: Sequence[Step]) -> Deferred[list[bool]]:
+        """Change active jobs without ending them."""
+        return self._write("step", steps)
+
+    def move(self, moves: Sequence[Move]) -> Deferred[list[Job | None]]:
+        """Change waiting jobs."""
+        return self._write("move", moves)
+
+    def claim(self, claims: Sequence[Claim]) -> Deferred[list[list[Job]]]:
+        """Queued → running."""
+        return self._write("claim", claims)
+
+    def wake(self, now: int, limit: int) -> Deferred[Mapping[str, int]]:
+        """Due jobs → queued."""
+        return self._write("wake", now, limit)
+
+    def expire(self, now: int, limit: int) -> Deferred[list[Job]]:
+        """Overdue waiting jobs → expired."""
+        return self._write("expire", now, limit)
+
+    def reject(self, job_id: bytes, at: int, error: bytes) -> Deferred[Job | None]:
+        """A queued job whose arguments its task refuses → failed."""
+        return self._write("reject", job_id, at, error)
+
+    def delete(self, job_id: bytes) -> Deferred[bool]:
+        """Remove a final job."""
+        return self._write("delete", job_id)
+
+    def purge(self, before: int, limit: int) -> Deferred[int]:
+        """Remove jobs that ended before a moment."""
+        return self._write("purge", before, limit)
+
+    # -- reads
+    def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
+        """One job."""
+        return self._read("get", job_id, args=args, result=result)
+
+    def get_many(self, ids: Sequence[bytes]) -> Deferred[dict[bytes, Job]]:
+        """Those that are there."""
+        return self._read("get_many", ids)
+
+    def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
+        """The job that holds an idempotency key."""
+        return self._read("by_key", tenant, key)
+
+    def list(self, wanted: JobFilter) -> Deferred[_Jobs]:
+        """One page of jobs."""
+        return self._read("list", wanted)
+
+    def chunks(
+        self, no: int, after: int, max_bytes: int, kinds: Sequence[str] = (), streams: Sequence[str] = ()
+    ) -> Deferred[_Chunks]:
+        """Stored events of a job."""
+        return self._read("chunks", no, after, max_bytes, kinds, streams)
+
+    def items(self, no: int, stream: str, after: int, max_bytes: int, epoch: int | None) -> Deferred[_Chunks]:
+        """Stored items of one stream."""
+        return self._read("items", no, stream, after, max_bytes, epoch)
+
+    def attempts(self, no: int) -> Deferred[_Attempts]:
+        """Ended attempts that were not the last."""
+        return self._read("attempts", no)
+
+    def queued(self) -> Deferred[Mapping[str, int]]:
+        """How many jobs are queued, by task."""
+        return self._read("queued")
+
+    def next_due(self) -> Deferred[int | None]:
+        """The earliest moment at which `wake` or `expire` has work."""
+        return self._read("next_due")

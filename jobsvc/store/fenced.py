@@ -1,0 +1,179 @@
+"""F2: the writes of attempts: chunks, outcomes, steps. Each names its attempt, and an older one changes nothing.
+
+A batch is one statement for many attempts. When it changes fewer rows than it has, some fence has refused: then
+`Short` ends the transaction, and it is done again with one statement for each.
+Runs inside the writer's transaction.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+from jobsvc.model.job import RESULT_LARGE
+from jobsvc.model.limits import INLINE_MAX_BYTES
+from jobsvc.model.states import FINAL, State
+from jobsvc.ports import Append, Settled, Step
+from jobsvc.store import statements as sql
+from jobsvc.store.rows import CHUNK_COLUMNS
+from jobsvc.store.session import Session, Short, run_rows
+
+T = TypeVar("T")
+
+STEPS_TO: Final[frozenset[State]] = frozenset(("stopping", "retrying", "queued"))
+
+
+def each_or_all(write: Callable[[Sequence[T]], int], rows: Sequence[T], *, each: bool) -> list[bool]:
+    """Which of `rows` were written. All at once; or each alone, when it is known that a fence refuses some.
+
+    Raises:
+        Short: all at once, and not all were written.
+    """
+    if each:
+        return [write([row]) == 1 for row in rows]
+    if rows and write(rows) != len(rows):
+        raise Short
+    return [True] * len(rows)
+
+
+# -- chunks ----------------------------------------------------------------------------------------------------------
+
+
+def append(session: Session, appends: Sequence[Append], *, each: bool) -> list[bool]:
+    """Store chunks of running attempts."""
+    return each_or_all(lambda rows: _append(session, rows), appends, each=each)
+
+
+def _append(session: Session, appends: Sequence[Append]) -> int:
+    values: list[Any] = []
+    for a in appends:
+        c = a.chunk
+        values += (c.no, c.seq, c.count, c.kind, c.epoch, c.stream, c.n, c.at, c.body, a.owner)
+    written = run_rows(session, sql.insert_chunks, values, len(CHUNK_COLUMNS) + 1)
+    if written != len(appends):
+        return written
+    progress: dict[int, Append] = {a.chunk.no: a for a in appends if a.chunk.kind == "progress"}
+    for last in progress.values():
+        newest = last.chunk.body.rsplit(b"\n", 1)[-1]
+        session.db.execute(sql.PROGRESS, (newest, last.chunk.last, last.revision, last.chunk.no))
+    for a in appends:
+        if a.drop_from:
+            parameters = (a.chunk.no, a.chunk.kind, a.chunk.stream, a.drop_from, a.drop_through)
+            session.db.execute(sql.DROP_CHUNKS, parameters)
+    return written
+
+
+# -- outcomes --------------------------------------------------------------------------------------------------------
+
+
+def settle_and_step(
+    session: Session, ends: Sequence[Settled], steps: Sequence[Step], *, each: bool
+) -> tuple[list[bool], list[bool]]:
+    """Record outcomes, then steps; but a step that was numbered before the outcome of its own job comes before it.
+
+    Such a pair meets in one group when a result overtakes the cancel that is being written.
+    """
+    end_seq = {end.no: end.seq for end in ends} if steps else {}
+    early = [place for place, step in enumerate(steps) if step.seq < end_seq.get(step.no, 0)]
+    stepped = [False] * len(steps)
+    for place, written in zip(
+        early, _step_all(session, [steps[place] for place in early], each=each), strict=True
+    ):
+        stepped[place] = written
+    _no_two(ends, each=each)
+    ended = each_or_all(lambda rows: _settle(session, rows), ends, each=each)
+    late = [place for place in range(len(steps)) if place not in set(early)] if early else range(len(steps))
+    for place, written in zip(
+        late, _step_all(session, [steps[place] for place in late], each=each), strict=True
+    ):
+        stepped[place] = written
+    return ended, stepped
+
+
+def _no_two(writes: Iterable[Settled | Step], *, each: bool) -> None:
+    # UPDATE FROM takes any one of two changes of the same row; one by one the order of the calls decides.
+    nos = [write.no for write in writes]
+    if not each and len(set(nos)) < len(nos):
+        raise Short
+
+
+_shared = attrgetter("state", "reason", "attempt", "losses", "epoch", "owner")
+_own = attrgetter("started_at", "finished_at", "seq", "revision", "result", "no")
+_OWN_WIDTH: Final = 6
+
+
+def _settle(session: Session, ends: Sequence[Settled]) -> int:
+    alike: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    others: defaultdict[State, list[Any]] = defaultdict(list)
+    texts: list[Any] = []
+    for e in ends:
+        result = e.result
+        if e.error is None and (result is None or len(result) <= INLINE_MAX_BYTES):
+            alike[_shared(e)] += _own(e)
+            continue
+        large = 0
+        if result is not None and len(result) > INLINE_MAX_BYTES:
+            texts += (e.no, RESULT_LARGE, result)
+            large, result = RESULT_LARGE, None
+        others[e.state] += (
+            e.reason, e.attempt, e.losses, e.started_at, e.finished_at, e.seq, e.revision, result, e.error, large,
+            e.no, e.epoch, e.owner,
+        )  # fmt: skip
+    changed = sum(_settle_alike(session, shared, values) for shared, values in alike.items())
+    for state, values in others.items():
+        _check_target(state, FINAL)
+        changed += run_rows(session, partial(sql.settle, state), values, len(sql.SETTLE_FIELDS) + 3)
+    if changed == len(ends):
+        run_rows(session, sql.insert_payload, texts, 3)
+    return changed
+
+
+def _settle_alike(session: Session, shared: tuple[Any, ...], values: list[Any]) -> int:
+    state, reason, attempt, losses, epoch, owner = shared
+    _check_target(state, FINAL)
+    changed, start = 0, 0
+    for size in sql.batches(len(values) // _OWN_WIDTH):
+        end = start + size * _OWN_WIDTH
+        parameters = [reason, attempt, losses, *values[start:end], epoch, owner]
+        changed += session.db.execute(sql.settle_alike(state, size), parameters).rowcount
+        start = end
+    return changed
+
+
+def _check_target(state: State, allowed: Iterable[State]) -> None:
+    # The state becomes part of the statement's text.
+    if state not in allowed:
+        raise ValueError(f"an active job does not become {state!r} this way")
+
+
+# -- steps -----------------------------------------------------------------------------------------------------------
+
+
+def _step_all(session: Session, steps: Sequence[Step], *, each: bool) -> list[bool]:
+    """Change active jobs without ending them, with their state events and the attempts that ended."""
+    _no_two(steps, each=each)
+    return each_or_all(lambda rows: _step(session, rows), steps, each=each)
+
+
+def _step(session: Session, steps: Sequence[Step]) -> int:
+    by_state: defaultdict[State, list[Any]] = defaultdict(list)
+    moments: defaultdict[int, list[int]] = defaultdict(list)
+    records: list[Any] = []
+    for s in steps:
+        by_state[s.to] += (s.reason, s.attempt, s.losses, s.due_at, s.seq, s.revision, s.no, s.epoch, s.owner)
+        moments[s.at].append(s.no)
+        r = s.record
+        if r is not None:
+            records += (s.no, r.epoch, r.attempt, r.state, r.began_at, r.finished_at, r.worker, r.error)
+    changed = 0
+    for state, values in by_state.items():
+        _check_target(state, STEPS_TO)
+        changed += run_rows(session, partial(sql.step, state), values, len(sql.STEP_FIELDS) + 3)
+    if changed == len(steps):
+        for at, nos in moments.items():
+            session.state_chunks(nos, at)
+        run_rows(session, sql.insert_attempts, records, sql.ATTEMPT_WIDTH)
+    return changed

@@ -1,0 +1,39 @@
+"""F2: the store of `durability=memory` and of unit tests: the same SQL on `:memory:`, run at once where it is called.
+
+Nothing leaves the calling thread, and each call is a transaction of its own. All ends with the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+
+from jobsvc.ports import Durability
+from jobsvc.store.face import StoreFace
+from jobsvc.store.sqlite import Call, SqliteStore
+
+
+class InlineStore(StoreFace):
+    """The `Store` with answers that have already fired."""
+
+    durability: Durability = "memory"
+
+    def __init__(self) -> None:
+        self._store = SqliteStore()
+
+    def open(self) -> Deferred[None]:
+        """Create the database."""
+        return execute(self._store.open)
+
+    def close(self) -> Deferred[None]:
+        """Forget everything."""
+        return execute(self._store.close)
+
+    def _write(self, kind: str, *args: Any) -> Deferred[Any]:
+        return execute(lambda: self._store.group((Call(kind, args),))[0])
+
+    def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
+        read: Callable[..., Any] = getattr(self._store.reads, kind)
+        return execute(read, *args, **options)

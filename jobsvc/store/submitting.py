@@ -1,0 +1,109 @@
+"""F2: the INSERTs of new jobs, and the idempotency keys. Runs inside the writer's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from operator import attrgetter
+from typing import Any, Final
+
+from jobsvc.model.job import ARGS_LARGE, Job
+from jobsvc.model.limits import INLINE_MAX_BYTES
+from jobsvc.ports import Submitted
+from jobsvc.store import statements as sql
+from jobsvc.store.reads import Reads
+from jobsvc.store.rows import JOB_COLUMNS
+from jobsvc.store.session import Session, decode_nos, run_rows
+
+_plain = attrgetter(*sql.PLAIN_FIELDS)
+# What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
+# outcome, progress or losses: those columns are not looked at.
+_unusual = attrgetter(
+    "key", "labels", "run_at", "due_at", "expires_at", "reason", "large", "parent", "rerun_of"
+)
+_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None)
+_stand = attrgetter("state", "epoch", "seq", "revision", "claim_seq")
+_QUEUED: Final = ("queued", 0, 1, 1, None)
+_RUNNING: Final = ("running", 1, 2, 2, 2)
+_all = attrgetter(*JOB_COLUMNS)
+_POLICY, _LABELS, _ARGS = (JOB_COLUMNS.index(name) for name in ("policy", "labels", "args"))
+
+
+def submit(session: Session, reads: Reads, jobs: Sequence[Job]) -> list[Submitted]:
+    """Insert jobs; those whose key is taken are answered from what is there."""
+    keyed = [job for job in jobs if job.key is not None]
+    if not keyed:
+        _insert(session, jobs)
+        return [Submitted(job) for job in jobs]
+    held = _held(session, reads, keyed)
+    new: list[Job] = []
+    answers: list[Submitted] = []
+    for job in jobs:
+        if job.key is None:
+            new.append(job)
+            answers.append(Submitted(job))
+            continue
+        earlier = held.get((job.tenant, job.key))
+        if earlier is None:
+            held[job.tenant, job.key] = job
+            new.append(job)
+            answers.append(Submitted(job))
+        elif earlier.key_hash == job.key_hash:
+            answers.append(Submitted(earlier, replayed=True))
+        else:
+            answers.append(Submitted(None))
+    _insert(session, new)
+    # A job that was given twice in one go is one row, but two answers, each with a job of its own.
+    return [Submitted(copy(a.job), replayed=True) if a.replayed else a for a in answers]
+
+
+def _held(session: Session, reads: Reads, keyed: Sequence[Job]) -> dict[tuple[str, str], Job]:
+    """The stored jobs that hold a key of `keyed`."""
+    nos: list[int] = []
+    start = 0
+    for size in sql.batches(len(keyed)):
+        pairs = [text for job in keyed[start : start + size] for text in (job.tenant, job.key)]
+        nos += decode_nos(session.value(sql.key_holders(size), *pairs))
+        start += size
+    return {(job.tenant, job.key or ""): job for job in reads.by_nos(nos, args=True, result=True)}
+
+
+def _insert(session: Session, jobs: Sequence[Job]) -> None:
+    queued: list[Any] = []
+    running: list[Any] = []
+    full: list[Any] = []
+    texts: list[Any] = []
+    fresh: list[Job] = []
+    no = session.last_no
+    for job in jobs:
+        no += 1
+        job.no = no
+        args = job.args
+        if args is not None and len(args) > INLINE_MAX_BYTES:
+            texts += (no, ARGS_LARGE, args)
+            job.large |= ARGS_LARGE
+            args = None
+        policy = session.policy(job.policy)
+        stand = _stand(job) if _unusual(job) == _USUAL else None
+        if stand == _QUEUED:
+            queued += (*_plain(job), policy, args)
+            fresh.append(job)
+        elif stand == _RUNNING:
+            running += (*_plain(job), policy, args, job.owner, job.claimed_at)
+        else:
+            full += _full_row(job, policy, args)
+    session.last_no = no
+    width = len(sql.PLAIN_FIELDS) + 2
+    run_rows(session, sql.insert_queued, queued, width)
+    run_rows(session, sql.insert_running, running, width + 2)
+    run_rows(session, sql.insert_full, full, len(JOB_COLUMNS))
+    run_rows(session, sql.insert_payload, texts, 3)
+    session.fresh.keep(fresh)
+
+
+def _full_row(job: Job, policy: int | str, args: bytes | None) -> list[Any]:
+    row = list(_all(job))
+    row[_POLICY] = policy
+    row[_LABELS] = None if job.labels == b"{}" else job.labels.decode()
+    row[_ARGS] = args
+    return row

@@ -1,0 +1,183 @@
+"""F2: the store on a file, with Deferreds: one thread writes, in groups; a few others read. Nothing here blocks.
+
+A group is whatever gathered while the last commit ran: under load many calls share one flush of the disk, and a
+single call waits for nothing. All answers of a group come back in one wake-up of the reactor.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from jobsvc.model.errors import JobsvcError
+from jobsvc.ports import Durability
+from jobsvc.runtime.threads import NamedPool
+from jobsvc.store.connection import open_reader
+from jobsvc.store.face import StoreFace
+from jobsvc.store.reads import Reads
+from jobsvc.store.sqlite import MERGED, Call, SqliteStore
+
+GROUP_ROWS_MAX: Final = 2_000
+"""About 30 ms of work: what waits behind a large group must not wait long."""
+SUBMITS_WAITING_MAX: Final = 50_000
+"""Jobs handed in and not yet stored; beyond that submits are refused (`overloaded`), everything else still goes in."""
+READERS: Final = 3
+READS_WAITING_MAX: Final = 10_000
+"""More than all connections the daemon accepts can ask for at once."""
+
+T = TypeVar("T")
+_Answer = tuple[Deferred[Any], Any]
+
+
+class ThreadedStore(StoreFace):
+    """The `Store` on a database file.
+
+    Args:
+        path: of the database file.
+        durability: `power` or `process`.
+        reactor: where answers are delivered.
+        on_fatal: told when a write failed for another reason than a full disk. What was asked for has then been
+            answered with that failure, and so is everything after it: the daemon must end and start again.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: str,
+        durability: Durability,
+        reactor: IReactorFromThreads,
+        on_fatal: Callable[[Failure], None],
+    ) -> None:
+        self._store = SqliteStore(path, durability)
+        self.durability = durability
+        self._reactor = reactor
+        self._on_fatal = on_fatal
+        self._inbox: SimpleQueue[tuple[Call, Deferred[Any]] | None] = SimpleQueue()
+        self._submits_waiting = 0
+        self._broken: Failure | None = None
+        self._ended: Deferred[None] = Deferred()
+        self._writer = threading.Thread(target=self._work, name="jobsvc-store-writer", daemon=True)
+        self._pool = NamedPool(reactor, "jobsvc-store-reader", READERS, READS_WAITING_MAX)
+        self._reader = threading.local()
+        self._reader_connections: list[sqlite3.Connection] = []
+
+    # -- life
+    def open(self) -> Deferred[None]:
+        """Start the writer, which opens the database."""
+        self._opened: Deferred[None] = Deferred()
+        self._writer.start()
+        return self._opened
+
+    def close(self) -> Deferred[None]:
+        """End the readers, finish the writes in hand, checkpoint, end the writer."""
+
+        async def in_order() -> None:
+            await self._pool.stop()
+            for connection in self._reader_connections:
+                connection.close()
+            self._inbox.put(None)
+            await self._ended
+            self._writer.join()
+
+        return Deferred.fromCoroutine(in_order())
+
+    # -- doors
+    def _write(self, kind: str, *args: Any) -> Deferred[Any]:
+        if kind == "submit":
+            if self._submits_waiting >= SUBMITS_WAITING_MAX:
+                return fail(
+                    JobsvcError("overloaded", "Too many jobs wait to be stored; try again.", retry_after_s=1)
+                )
+            self._submits_waiting += len(args[0])
+        answer: Deferred[Any] = Deferred()
+        self._inbox.put((Call(kind, args), answer))
+        return answer
+
+    def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
+        return self._pool.run(self._read_here, kind, args, options)
+
+    # -- reader threads
+    def _read_here(self, kind: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        reads: Reads | None = getattr(self._reader, "reads", None)
+        if reads is None:
+            connection = open_reader(self._store.path)
+            self._reader_connections.append(connection)
+            reads = self._reader.reads = Reads(connection, self._store.policies)
+        return reads.steady(kind, *args, **options)
+
+    # -- the writer thread
+    def _work(self) -> None:
+        try:
+            self._store.open()
+        except Exception:  # noqa: BLE001 - no Deferred is awaited here; whoever waits for `open` is told
+            self._reactor.callFromThread(self._opened.errback, Failure())
+            return
+        self._reactor.callFromThread(self._opened.callback, None)
+        while (group := self._gather()) is not None:
+            self._run(group)
+        try:
+            self._store.close()
+        except Exception:  # noqa: BLE001 - as above, for `close`
+            self._reactor.callFromThread(self._ended.errback, Failure())
+        else:
+            self._reactor.callFromThread(self._ended.callback, None)
+
+    def _gather(self) -> list[tuple[Call, Deferred[Any]]] | None:
+        """Wait for the first call, then take all that wait with it; None when the store is closed."""
+        first = self._inbox.get()
+        if first is None:
+            return None
+        group = [first]
+        rows = _rows(first[0])
+        while rows < GROUP_ROWS_MAX:
+            try:
+                waiting = self._inbox.get_nowait()
+            except Empty:
+                break
+            if waiting is None:
+                self._inbox.put(None)  # nothing is handed in after it, so it stays the last
+                break
+            group.append(waiting)
+            rows += _rows(waiting[0])
+        return group
+
+    def _run(self, group: list[tuple[Call, Deferred[Any]]]) -> None:
+        submitted = sum(len(call.args[0]) for call, _ in group if call.kind == "submit")
+        fatal: Failure | None = None
+        try:
+            if self._broken is not None:
+                self._broken.raiseException()
+            answers = self._store.group([call for call, _ in group])
+        except JobsvcError as refusal:
+            answers = [Failure(refusal) for _ in group]
+        except Exception as error:  # noqa: BLE001 - every caller is told, and the daemon
+            if self._broken is None:
+                self._broken = fatal = Failure()
+            answers = [Failure(error) for _ in group]
+        delivered = [(deferred, answer) for (_, deferred), answer in zip(group, answers, strict=True)]
+        self._reactor.callFromThread(self._deliver, delivered, submitted, fatal)
+
+    # -- back on the reactor
+    def _deliver(self, answers: list[_Answer], submitted: int, fatal: Failure | None) -> None:
+        self._submits_waiting -= submitted
+        for deferred, answer in answers:
+            if isinstance(answer, Failure):
+                deferred.errback(answer)
+            else:
+                deferred.callback(answer)
+        if fatal is not None:
+            self._log.failure("a write to {path} failed", fatal, path=self._store.path, action="store_failed")
+            self._on_fatal(fatal)
+
+
+def _rows(call: Call) -> int:
+    return len(call.args[0]) if call.kind in MERGED else 1

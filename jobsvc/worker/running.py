@@ -1,0 +1,128 @@
+"""Runs the code of an attempt on a thread of its own, to its end: bind, call, items, result, or what went wrong.
+
+F2, free of Twisted. Shared by cpu workers and the threads of an io worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from jobsvc.authoring.context import Cancelled
+from jobsvc.authoring.results import NotSerialisable, encode_result
+from jobsvc.authoring.task import Task
+from jobsvc.model.errors import JobError
+from jobsvc.model.limits import RESULT_MAX_BYTES
+from jobsvc.model.types import ArgsError
+from jobsvc.worker.attempt import Port, enter
+from jobsvc.worker.blame import TooLarge, task_error, type_name
+
+OUT = "out"
+"""The stream of what a generator yields."""
+
+FunctionTask = Task[..., Any]
+"""A task that runs in a worker; commands are the daemon's to start."""
+
+
+class Code:
+    """The code of a task with what is asked of it for every attempt looked up once."""
+
+    __slots__ = ("bind", "fn", "inject", "kind", "wants_context")
+
+    def __init__(self, task: FunctionTask) -> None:
+        signature = task.signature()
+        self.fn: Callable[..., Any] = task.fn
+        self.kind = task.kind
+        self.bind = signature.bind
+        self.inject = signature.inject
+        self.wants_context = signature.wants_context
+
+    def call(self, port: Port) -> Any:
+        """Call it with the arguments of the attempt, as that attempt. What comes back depends on its kind.
+
+        Raises:
+            Rejected: the arguments do not fit it.
+            BaseException: whatever its own code raises.
+        """
+        try:
+            args, kwargs = self.bind(port.start.body)
+        except ArgsError as error:
+            raise Rejected(str(error)) from None
+        if self.wants_context:
+            context = port.context()
+            enter(port, context)
+            self.inject(context, args, kwargs)
+        else:
+            enter(port, None)
+        return self.fn(*args, **kwargs)
+
+
+class Rejected(Exception):
+    """The attempt could not begin: there is no such task here, or its arguments do not fit."""
+
+
+def code_of(codes: Mapping[str, Code], port: Port) -> Code:
+    """The code of the attempt's task. Raises `Rejected` when there is none."""
+    code = codes.get(port.start.task)
+    if code is None:
+        raise Rejected(f"this worker has no task {port.start.task!r}")
+    return code
+
+
+def run(codes: Mapping[str, Code], port: Port) -> tuple[JobError | None, bytes]:
+    """The error, or None and the JSON of the result. The attempt has begun; the caller finishes it.
+
+    Raises:
+        SystemExit, KeyboardInterrupt: the task's code did.
+    """
+    try:
+        code = code_of(codes, port)
+        value = code.call(port)
+        if code.kind == "generator":
+            value = _stream(value, port)
+        return None, result_text(value)
+    except Exception as error:  # noqa: BLE001 - whatever authors raise
+        return job_error(error, port), b""
+
+
+def _stream(generator: Generator[Any, Any, Any], port: Port) -> Any:
+    """Every yield is an item of `out`; what the generator returns is the result."""
+    try:
+        advance, item = generator.__next__, port.item
+        while True:
+            try:
+                value = advance()
+            except StopIteration as end:
+                return end.value
+            item(OUT, encode_result(value))
+            if port.cancel_reason is not None:
+                raise Cancelled("stopped at a yield")
+    finally:
+        # Its own clean-up runs here; nothing when it has ended.
+        generator.close()
+
+
+def result_text(value: Any) -> bytes:
+    """JSON of a result.
+
+    Raises:
+        NotSerialisable: it has none.
+        TooLarge: more than `RESULT_MAX_BYTES`.
+    """
+    text = encode_result(value)
+    if len(text) > RESULT_MAX_BYTES:
+        raise TooLarge("the result", len(text), RESULT_MAX_BYTES)
+    return text
+
+
+def job_error(error: BaseException, port: Port) -> JobError:
+    """What ended the attempt, by what was raised."""
+    if isinstance(error, Rejected):
+        return JobError("rejected", message=str(error))
+    if isinstance(error, NotSerialisable):
+        return JobError("not_serialisable", message=str(error))
+    if isinstance(error, TooLarge):
+        return JobError("too_large", message=str(error))
+    if isinstance(error, Cancelled) and port.cancel_reason is not None:
+        return JobError("cancelled", type_name(error), str(error))
+    return task_error(error)

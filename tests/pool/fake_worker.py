@@ -1,0 +1,124 @@
+"""A worker that does on the channel what the test asks: the task's name is the deed. Run as a script."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import msgspec
+
+from jobsvc.model.frames import (
+    PROTO,
+    Begin,
+    Credit,
+    Deframer,
+    Hello,
+    Items,
+    Manifest,
+    Message,
+    Ping,
+    Pong,
+    Quit,
+    Result,
+    Start,
+    ToWorker,
+    encode,
+)
+from jobsvc.pool.mark import MARK
+
+channel = socket.socket(fileno=3)
+page = mmap.mmap(4, MARK.size)
+BURST = 2_000
+
+
+def send(*messages: Message) -> None:
+    channel.sendall(encode(messages))
+
+
+def burst_and_exit(start: Start) -> None:
+    """All at once on every way out, and gone."""
+    for n in range(BURST):
+        send(Items(start.no, start.epoch, "out", 1, 0, str(n).encode()))
+    os.write(1, b"printed\n" * BURST + b"no newline")
+    os.write(2, b"complained\n")
+    os._exit(7)
+
+
+def have_children(start: Start) -> None:
+    """A child, its child, and one that has left the session; their numbers go out as items."""
+    script = (
+        "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); print(c.pid, flush=True); c.wait()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    grandchild = int(child.stdout.readline())
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    send(Items(start.no, start.epoch, "out", 3, 0, f"{child.pid}\n{grandchild}\n{apart.pid}".encode()))
+
+
+def flood(start: Start) -> None:
+    """Print until stopped by a full pipe; tell how far it came when the pipe has been full for a while."""
+    os.set_blocking(1, False)
+    written, quiet = 0, 0
+    while quiet < 20:
+        try:
+            written += os.write(1, b"y" * 999 + b"\n")
+            quiet = 0
+        except BlockingIOError:
+            quiet += 1
+            time.sleep(0.02)  # noqa: TID251 - a plain program
+    os.set_blocking(1, True)
+    send(Items(start.no, start.epoch, "out", 1, 0, str(written).encode()))
+
+
+def do(start: Start) -> None:
+    page[:] = MARK.pack(start.no, start.epoch, 5, 1)
+    send(Begin(start.no, start.epoch, 5))
+    if start.task == "burst_and_exit":
+        burst_and_exit(start)
+    elif start.task == "have_children":
+        have_children(start)
+    elif start.task == "flood":
+        flood(start)
+    elif start.task == "talk_nonsense":
+        channel.sendall(b"\xff" * 100)
+    elif start.task == "hang_up":
+        channel.shutdown(socket.SHUT_RDWR)
+    elif start.task == "hang":
+        signal.pause()
+    elif start.task == "be_killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif start.task == "print":
+        os.write(1, b"native\nhalf a line")
+        page[:] = MARK.pack(0, 0, 0, 1)
+        send(Result(start.no, start.epoch, 5, 0.0, None, 0, start.body))
+    elif start.task == "echo":
+        page[:] = MARK.pack(0, 0, 0, 1)
+        send(Result(start.no, start.epoch, 5, 0.0, None, 0, start.body))
+
+
+def main() -> None:
+    config = msgspec.json.decode(sys.argv[sys.argv.index("--config") + 1])
+    send(Hello(PROTO + (config["modules"] == ["other_version"]), os.getpid(), config["boot"]))
+    if config["modules"] != ["silent"]:
+        send(Manifest([], "no such module" if config["modules"] == ["broken"] else None))
+    deframer = Deframer(ToWorker)
+    while data := channel.recv(65536):
+        for message in deframer.feed(data):
+            if isinstance(message, Start):
+                do(message)
+            elif isinstance(message, Ping):
+                send(Pong(message.n))
+            elif isinstance(message, Credit):
+                send(Items(message.no, message.epoch, "credit", 1, 0, str(message.bytes).encode()))
+            elif isinstance(message, Quit) and config["modules"] != ["stubborn"]:
+                return
+    signal.pause()
+
+
+main()

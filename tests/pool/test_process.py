@@ -1,0 +1,150 @@
+"""Worker processes, really started: nothing they say is lost, their end is told once and called by its name."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import pytest_twisted
+
+from jobsvc.model.errors import Exit
+from jobsvc.model.frames import Credit, Result
+from jobsvc.model.limits import STREAM_WINDOW_BYTES
+from jobsvc.ports import Death
+from tests.pool.harness import FakeWorker, alive, pause, start
+
+BURST = 2_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_goes_there_and_its_result_comes_back() -> None:
+    worker = await FakeWorker().started()
+    body = b'"' + b"x" * 3_000_000 + b'"'
+    worker.process.send([start("echo", 1), start("echo", 2, body)])
+    await worker.record.until(lambda: len(worker.record.of(Result)) == 2)
+    assert [(result.no, result.body) for result in worker.record.of(Result)] == [(1, b"{}"), (2, body)]
+    assert worker.process.pid is not None
+    worker.process.dismiss()
+    assert await worker.death() == Death("quit", Exit(code=0))
+    assert worker.process.pid is None
+
+
+@pytest.mark.parametrize("_time", range(20))
+@pytest_twisted.ensureDeferred
+async def test_all_output_is_delivered_before_the_death(_time: int) -> None:
+    """20 times of 20: the exit status alone comes earlier than the last output."""
+    worker = await FakeWorker().started()
+    worker.process.send([start("burst_and_exit")])
+    assert await worker.death() == Death("exit", Exit(code=7), (1, 1))
+    assert worker.record.items() == list(range(BURST))
+    assert worker.record.logs("stdout") == ["printed"] * BURST + ["no newline"]
+    assert worker.record.logs("stderr") == ["complained"]
+    assert worker.record.after_death == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_native_output_comes_before_the_result_of_its_attempt() -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start("print")])
+    await worker.record.until(lambda: worker.record.of(Result))
+    assert worker.record.logs("stdout") == ["native", "half a line"]
+    assert isinstance(worker.record.messages[-1], Result)
+    await worker.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_kill_ends_the_whole_tree() -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start("have_children")])
+    children = await worker.record.until(worker.record.items)
+    assert len(children) == 3
+    assert all(alive(pid) for pid in children)
+    assert worker.process.running() == (1, 1, 5)
+    assert not worker.process.kill(2, 1), "another attempt: it would hit the wrong one"
+    assert worker.process.kill(1, 1)
+    assert await worker.death() == Death("killed", Exit(signal=9, name="SIGKILL"), (1, 1))
+    assert not any(alive(pid) for pid in children)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sigkill_from_elsewhere_is_a_loss() -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start("be_killed")])
+    assert await worker.death() == Death("lost", Exit(signal=9, name="SIGKILL"), (1, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dead_workers_children_do_not_outlive_it() -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start("have_children"), start("be_killed", 2)])
+    await worker.death()
+    child, grandchild, _ = worker.record.items()
+    await pause(0.05)
+    assert not alive(child)
+    assert not alive(grandchild)
+    os.kill(worker.record.items()[2], 9)  # it has left the session: later work of the guard
+
+
+@pytest.mark.parametrize("deed", ["talk_nonsense", "hang_up"])
+@pytest_twisted.ensureDeferred
+async def test_a_worker_whose_channel_is_lost_is_killed(deed: str) -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start(deed)])
+    death = await worker.death()
+    assert (death.how, death.running) == ("lost", (1, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_of_another_version_is_no_use() -> None:
+    worker = await FakeWorker(module="other_version").started()
+    assert worker.record.why is not None
+    assert "another version" in worker.record.why
+    await worker.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_will_not_go_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.pool.process.QUIT_S", 0.1)
+    worker = await FakeWorker(module="stubborn").started()
+    worker.process.dismiss()
+    assert await worker.death() == Death("quit", Exit(signal=9, name="SIGKILL"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_without_manifest_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.pool.process.START_S", 0.3)
+    worker = await FakeWorker(module="silent").started()
+    assert worker.record.why is not None
+    assert "manifest" in worker.record.why
+    await worker.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_io_worker_that_stalls_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.pool.pulse.PING_S", 0.01)
+    monkeypatch.setattr("jobsvc.pool.pulse.STALL_S", 0.2)
+    worker = await FakeWorker("io").started()
+    worker.process.ready()
+    await pause(0.4)
+    assert worker.record.deaths == [], "it answers"
+    worker.process.send([start("hang")])
+    death = await worker.death()
+    assert (death.how, death.running) == ("stalled", (1, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_prints_faster_than_it_is_stored_waits() -> None:
+    worker = await FakeWorker().started()
+    worker.process.send([start("flood")])
+    (written,) = await worker.record.until(worker.record.items)
+    read = sum(len(line) + 1 for line in worker.record.logs("stdout"))
+    assert read < STREAM_WINDOW_BYTES + 70_000, "the window, and the read that overflowed it"
+    assert written < read + 80_000, "what is not read lies in the pipe"
+    owed = sum(
+        len(log.body) for log in worker.record.messages if hasattr(log, "body") and log.body[:2] == b'{"'
+    )
+    worker.process.send([Credit(1, 1, "log", owed), Credit(1, 1, "out", 3)])
+    await worker.record.until(lambda: sum(len(line) + 1 for line in worker.record.logs("stdout")) == written)
+    await worker.record.until(lambda: worker.record.items("credit"))
+    assert worker.record.items("credit") == [3], "the worker never sent what the pipe was owed for"
+    await worker.end()

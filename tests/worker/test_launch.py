@@ -1,0 +1,102 @@
+"""The launcher: what it prepares, what it says when it cannot, and the death with the parent."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jobsvc.worker import launch
+from tests.worker.harness import LAUNCH, PACKAGE_DIR, TASKS_DIR, WAIT_S
+
+
+def run(*words: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the launcher to the end of what it starts."""
+    parent = os.getpid() if parent is None else parent
+    command = [sys.executable, "-I", "-S", str(LAUNCH), "--parent", str(parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
+
+
+def test_prepares_the_process(tmp_path: Path) -> None:
+    """Own session, umask, limits, folder, and the program's own status."""
+    script = "ps -o sid= -p $$ | tr -d ' '; echo $$; umask; ulimit -Sn; ulimit -Hn; pwd; exit 5"
+    done = run("--umask", "027", "--rlimit", "NOFILE=64:128", "--chdir", str(tmp_path), "--", "sh", "-c", script)
+    session, pid, mask, soft, hard, folder = done.stdout.split()
+    assert session == pid
+    assert (mask, soft, hard, folder) == ("0027", "64", "128", str(tmp_path.resolve()))
+    assert (done.returncode, done.stderr) == (5, "")
+
+
+def test_signals_are_as_programs_expect_them() -> None:
+    """Nothing is ignored or blocked, though Python ignores SIGPIPE."""
+    done = run("--", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
+    assert done.stdout.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "say"),
+    [
+        (["--", "/no/such/program"], launch.EXIT_NOT_FOUND, "no such program"),
+        (["--", "/etc/passwd"], launch.EXIT_NOT_RUNNABLE, "cannot run"),
+        (["--rlimit", "NONSENSE=1", "--", "true"], launch.EXIT_LAUNCH, "RLIMIT_NONSENSE"),
+        (["--rlimit", "NOFILE=x", "--", "true"], launch.EXIT_LAUNCH, "NOFILE=x"),
+        (["--chdir", "/no/such/folder", "--", "true"], launch.EXIT_LAUNCH, "/no/such/folder"),
+        (["--umask", "9", "--", "true"], launch.EXIT_LAUNCH, "--umask"),
+        (["--channel", "99", "--", "true"], launch.EXIT_LAUNCH, "Bad file descriptor"),
+        (["--what", "1", "--", "true"], launch.EXIT_LAUNCH, "unknown option --what"),
+        (["--"], launch.EXIT_LAUNCH, "a program"),
+    ],
+)
+def test_says_why_it_cannot(words: list[str], status: int, say: str) -> None:
+    """One line on stderr, and a status of its own."""
+    done = run(*words)
+    assert done.returncode == status
+    assert say in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_orphan_does_not_start() -> None:
+    """When the parent is gone before its death could be watched, nothing is started."""
+    done = run("--", "echo", "started", parent=1)
+    assert (done.returncode, done.stdout) == (launch.EXIT_ORPHANED, "")
+
+
+def test_kill_of_the_parent_kills_the_worker(tmp_path: Path) -> None:
+    """SIGKILL of the process that started a cpu worker ends the worker, though it computes and holds the channel."""
+    ours, theirs = socket.socketpair()
+    config = {
+        "kind": "cpu", "boot": "b", "modules": ["computing"], "path": [str(TASKS_DIR)],
+        "package_dir": str(PACKAGE_DIR), "channel": theirs.fileno(),
+    }  # fmt: skip
+    # The parent starts the worker, says its number, and waits for ever.
+    parent_code = (
+        "import os, subprocess, sys\n"
+        "words = [sys.executable, '-I', '-S', sys.argv[1], '--parent', str(os.getpid()), '--',\n"
+        "         sys.executable, '-m', 'jobsvc.worker.cpu', '--config', sys.argv[2]]\n"
+        "child = subprocess.Popen(words, pass_fds=[int(sys.argv[3])])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    words = [sys.executable, "-c", parent_code, str(LAUNCH), msgspec.json.encode(config).decode(), str(theirs.fileno())]
+    with ours, subprocess.Popen(
+        words, cwd=PACKAGE_DIR, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        theirs.close()
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        ours.settimeout(WAIT_S)
+        assert ours.recv(1) != b""  # it runs
+        watch = os.pidfd_open(pid)
+        try:
+            parent.send_signal(signal.SIGKILL)
+            ended, _, _ = select.select([watch], [], [], WAIT_S)
+            assert ended == [watch]
+        finally:
+            os.close(watch)
