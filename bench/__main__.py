@@ -26,7 +26,9 @@ from jobsvc.client import ClientError
 
 DURABILITY = "power"
 """The daemon's default, and so what is measured."""
-RESULTS = Path("bench/results/latest.json")
+RESULTS = Path(__file__).resolve().parent / "results"
+"""Not under version control."""
+LATEST = "latest.json"
 
 
 def main(words: Sequence[str]) -> int:
@@ -42,14 +44,14 @@ def main(words: Sequence[str]) -> int:
         figures=[],
     )
     began = monotonic()
-    with TemporaryDirectory(prefix=".bench-", dir=options.dir) as folder:
+    with TemporaryDirectory(prefix="run-", dir=options.dir) as folder:
         bench = Bench(Path(folder).resolve(), quick=options.quick)
         for name in options.only or ALL:
             _say(f"[{monotonic() - began:5.0f} s] {name} …")
             try:
                 report.figures.append(ALL[name](bench))
             except (LoadFailed, DaemonFailed, ClientError, SubprocessError) as error:
-                report.failed[name] = str(error)
+                report.failed[name] = str(error).splitlines()[0]
                 _say(f"{name}: {error}")
     _say(f"[{monotonic() - began:5.0f} s] done\n")
     print(table(report))
@@ -88,8 +90,12 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="one short repetition of each: under a minute, rough"
     )
     parser.add_argument("--check", action="store_true", help="end with 1 when a floor is missed")
-    parser.add_argument("--dir", type=Path, default=Path(), help="for data, on a real disk [default: here]")
-    parser.add_argument("--json", type=Path, default=RESULTS, help=f"file to write [default: {RESULTS}]")
+    parser.add_argument(
+        "--dir", type=Path, default=RESULTS, help="for data, on a real disk [default: bench/results]"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / LATEST, help=f"file to write [default: bench/results/{LATEST}]"
+    )
     return parser.parse_args(words)
 
 

@@ -169,7 +169,7 @@ def _sqlite(folder: Path, group: int, groups: int) -> float:
     from jobsvc.ports import Claim, Settled
     from jobsvc.store.sqlite import Call, SqliteStore
 
-    new_id = IdMaker(lambda: time_ns() // 1000, getrandbits)
+    new_id = IdMaker(getrandbits)
     policy = _encoded(Policy())
     with TemporaryDirectory(prefix="bare-", dir=folder) as own:
         store = SqliteStore(str(Path(own) / "jobs.db"), "power")
@@ -179,7 +179,7 @@ def _sqlite(folder: Path, group: int, groups: int) -> float:
         for _ in range(groups + 1):
             at = time_ns() // 1000
             jobs = [
-                Job(id=new_id(), task="noop", executor="process", created_at=at, policy=policy, args=b"{}")
+                Job(id=new_id(at), task="noop", executor="process", created_at=at, policy=policy, args=b"{}")
                 for _ in range(group)
             ]
             ends = [

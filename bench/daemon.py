@@ -78,7 +78,9 @@ class Measured(Daemon):
         """
         if succeeded:
             plan.marker = _SUCCEEDED
+        before_s = self.usage().cpu_s
         outcome = run(plan)
+        outcome.server_cpu_s = self.usage().cpu_s - before_s
         if succeeded and outcome.marks != succeeded * outcome.replies:
             raise LoadFailed(f"{outcome.marks} of {succeeded * outcome.replies} jobs succeeded")
         return outcome

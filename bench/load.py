@@ -49,7 +49,10 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came back. `wrong`: replies of another status, the first of which is shown in `sample`."""
+    """What came back. `wrong`: replies of another status, the first of which is shown in `sample`.
+
+    `cpu_s` is the load generator's own processor time, `server_cpu_s` that of the server, where somebody looked.
+    """
 
     elapsed_s: float = 0.0
     replies: int = 0
@@ -57,6 +60,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     marks: int = 0
     body_bytes: int = 0
     cpu_s: float = 0.0
+    server_cpu_s: float = 0.0
     latencies_s: list[float] = msgspec.field(default_factory=list)
     sample: str = ""
 

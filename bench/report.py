@@ -16,6 +16,13 @@ from typing import Literal
 import msgspec
 
 PERCENTILES = (50, 95, 99)
+REFERENCE = {
+    "Klein hello": 10_500.0,
+    "our schema, in groups of 500": 125_000.0,
+    "our schema, one by one": 3_100.0,
+    "a byte through pipes and back": 48e-6,
+}
+"""Bare limits of the quiet machine for which floors and aims were set: how fast is this one beside it?"""
 _HEADER = ("figure", "measured", "min-max", "bare limit", "ratio", "floor", "aim", "met")
 
 
@@ -208,7 +215,15 @@ def _notes(figure: Figure) -> list[str]:
         found = msgspec.structs.asdict(figure.latencies_s)
         notes.append("latency " + ", ".join(f"{name} {amount(value, 's')}" for name, value in found.items()))
     if figure.bare:
-        notes.append(
-            "bare: " + "; ".join(f"{bare.what} {amount(bare.value, figure.unit)}" for bare in figure.bare)
-        )
+        notes.append("bare: " + "; ".join(_bare(bare, figure.unit) for bare in figure.bare))
     return notes + figure.notes
+
+
+def _bare(bare: Bare, unit: str) -> str:
+    said = f"{bare.what} {amount(bare.value, unit)}"
+    reference = REFERENCE.get(bare.what)
+    if reference is None or (unit == "s") is not (
+        reference < 1
+    ):  # the hello's rate says nothing of its latency
+        return said
+    return f"{said} (reference machine {amount(reference, unit)})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from time import perf_counter
 
-from bench.bench import Bench, client_share
+from bench.bench import Bench, costs
 from bench.load import LoadFailed
 from bench.report import Bare, Figure, Goal
 from jobsvc.client import Client
@@ -30,7 +30,7 @@ def raw(bench: Bench) -> Figure:
 
         def once() -> float:
             outcome = daemon.run(daemon.plan(body, connections=IN_FLIGHT, count=requests), succeeded=LINES)
-            notes[:] = [client_share(outcome)]
+            notes[:] = costs(outcome, LINES * requests, "job")
             return LINES * requests / outcome.elapsed_s
 
         once()  # the first run finds empty caches and new files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench import bare
-from bench.bench import Bench, client_share
+from bench.bench import Bench, costs
 from bench.daemon import Measured
 from bench.load import Outcome
 from bench.report import Bare, Figure, Goal
@@ -57,7 +57,7 @@ def _measured(
             outcome = run(daemon, args)
             if outcome.body_bytes < jobs * ECHO_BYTES:
                 raise AssertionError(f"{outcome.body_bytes} bytes came back of {jobs} echoes")
-            notes[:] = [client_share(outcome)]
+            notes[:] = costs(outcome, jobs, "job")
             return jobs * ECHO_BYTES / outcome.elapsed_s
 
         once()

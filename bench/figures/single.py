@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.bench import Bench, client_share
+from bench.bench import Bench, costs
 from bench.report import Bare, Figure, Goal, percentiles
 
 CONNECTIONS = 32
@@ -39,7 +39,7 @@ def _measured(bench: Bench, *, wait: bool, name: str, title: str, floor: float, 
             outcome = daemon.run(plan, succeeded=int(wait))
             daemon.settle()  # the next repetition finds no work left by this one
             latencies_s.extend(outcome.latencies_s)
-            notes[:] = [client_share(outcome)]
+            notes[:] = costs(outcome, outcome.replies, "job")
             return outcome.replies / outcome.elapsed_s
 
         values = bench.repeat(once)

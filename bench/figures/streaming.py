@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from bench import bare
-from bench.bench import Bench, client_share
+from bench.bench import Bench, costs
 from bench.load import LoadFailed
 from bench.report import Bare, Figure, Goal
 
@@ -24,7 +24,7 @@ def out_stream(bench: Bench) -> Figure:
             outcome = daemon.run(daemon.plan(read, count=1, marker=b'"data":', gate=str(gate)))
             if outcome.marks != items:
                 raise LoadFailed(f"{outcome.marks} of {items} items came")
-            notes[:] = [client_share(outcome)]
+            notes[:] = costs(outcome, items, "item")
             return items / outcome.elapsed_s
 
         values = bench.repeat(once)

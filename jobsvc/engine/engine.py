@@ -72,6 +72,8 @@ class Engine:
         self.now_us = now_us
         self.config = config
         self.durability = store.durability
+        self.started = False
+        """Whether the store can be asked; before that the edge answers 503."""
         self.counters: Counter[tuple[str, ...]] = Counter()
         self.board = Board()
         self.bus = Bus()
@@ -87,7 +89,7 @@ class Engine:
             self.board, store, self.bus, self._dispatcher, self._endings, self._stops, now_us, uniform, self.counters
         )
         self._chores = Chores(store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background)
-        self._admission = Admission(self.board, IdMaker(now_us, random_bits), now_us, config.args_max_bytes)
+        self._admission = Admission(self.board, IdMaker(random_bits), now_us, config.args_max_bytes)
         self._waits = Waits(self.board, store, self.bus, clock, now_us, config.keep_s)
         self._operations = Operations(
             self.board, store, self.bus, self._dispatcher, self._stops, self._waits, self._admission, now_us
@@ -97,6 +99,7 @@ class Engine:
 
     async def start(self) -> None:
         """After the store is open and recovered, and the first manifest is in: look for what is queued."""
+        self.started = True
         self._dispatcher.queued(await self.store.queued())
         self._chores.start()
 

@@ -36,6 +36,10 @@ from jobsvc.model.limits import JSON_BODY_MAX_BYTES
 Endpoint = Callable[..., Any]
 
 
+START_RETRY_S = 1
+"""A start takes about as long as Python's imports in the workers."""
+
+
 class Api:
     """The application behind a `Site`.
 
@@ -98,10 +102,13 @@ class Api:
     def _endpoint(self, route: Route) -> Endpoint:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
+        needs_store = route.path.startswith("/v1/")
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
             try:
+                if needs_store and not edge.engine.started:
+                    raise JobsvcError("overloaded", "The daemon is starting.", retry_after_s=START_RETRY_S)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
                     path["job_id"] = _job_id(path["job_id"])

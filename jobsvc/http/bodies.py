@@ -94,11 +94,11 @@ def decode_submit(body: bytes) -> Submit:
 
 def suspicious(text: bytes) -> bool:
     """Whether raw JSON in `text` needs a closer look. Cheap, and true for next to nothing that is honest."""
-    return (
-        text.count(b"[") + text.count(b"{") > NESTING_MAX
-        or _EXPONENT.search(text) is not None
-        or _LONG_NUMBER.search(text) is not None
-    )
+    if _EXPONENT.search(text) is not None:
+        return True
+    if len(text) < 2 * NESTING_MAX:  # too short for depth and for a number of hundreds of digits
+        return False
+    return text.count(b"[") + text.count(b"{") > NESTING_MAX or _LONG_NUMBER.search(text) is not None
 
 
 def check_raw(raw: Raw | Any) -> None:

@@ -1,6 +1,7 @@
 """F0: the messages of the control channel between daemon and worker, and how they travel.
 
-A frame is a 4-byte big-endian length and a msgpack array of messages: one decode call for a whole batch. A message is
+A frame is a 4-byte big-endian length and a msgpack array of messages: one decode call for a whole batch. The length's
+top bit says that parts of bodies are among them. A message is
 an array that starts with its tag. Bodies are opaque encoded bytes; above `PART_BYTES` they travel ahead of their
 message in `Part`s, so that no large value holds up a channel that carries a hundred jobs.
 
@@ -187,10 +188,10 @@ def encode(messages: Sequence[Message]) -> bytes:
             held.append(piece)
             size += len(getattr(piece, "body", b"")) + len(getattr(piece, "data", b""))
             if size >= PART_BYTES:
-                frames.append(_frame(held))
+                frames.append(_frame(held, _HAS_PARTS))
                 held, size = [], 0
     if held:
-        frames.append(_frame(held))
+        frames.append(_frame(held, _HAS_PARTS))
     return b"".join(frames)
 
 
@@ -198,9 +199,13 @@ _LARGE_BYTES = 4096
 """Batches in which no body is larger stay far below a frame's limit (at most `PREFETCH_JOBS` messages of 4 KiB)."""
 
 
-def _frame(messages: Sequence[Message]) -> bytes:
+_HAS_PARTS = 1 << 31
+"""In a frame's length; the others need no look at each message."""
+
+
+def _frame(messages: Sequence[Message], flag: int = 0) -> bytes:
     payload = _encoder.encode(messages)
-    return len(payload).to_bytes(4, "big") + payload
+    return (len(payload) | flag).to_bytes(4, "big") + payload
 
 
 def split(message: Message) -> Iterator[Message]:
@@ -253,7 +258,8 @@ class Deframer:
         at, end = 0, len(buffer)
         self._need = 4
         while end - at >= 4:
-            size = int.from_bytes(buffer[at : at + 4], "big")
+            head = int.from_bytes(buffer[at : at + 4], "big")
+            size = head & ~_HAS_PARTS
             if not 0 < size <= FRAME_MAX_BYTES:
                 raise FrameError(f"frame of {size} bytes")
             if end - at - 4 < size:
@@ -264,15 +270,13 @@ class Deframer:
             except msgspec.DecodeError as error:
                 raise FrameError(str(error)) from None
             at += 4 + size
-            out += self._joined(messages)
+            out += self._joined(messages) if head & _HAS_PARTS else messages
         self._chunks = [buffer[at:]] if at < end else []
         self._have = end - at
         return out
 
     def _joined(self, messages: list[Message]) -> list[Message]:
-        """`messages` without parts; usually the very list."""
-        if not self._parts and not any(isinstance(m, Part) or getattr(m, "parts", 0) for m in messages):
-            return messages
+        """`messages` with their bodies whole, and without the parts."""
         out: list[Message] = []
         for message in messages:
             if isinstance(message, Part):

@@ -51,6 +51,7 @@ class Printed:
         self._lines = Lines()
         self._tail = b""
         self._torn = b""  # the beginning of a seal
+        self._line_of: Attempt | None = None  # who has begun the unfinished line
         self._ran: Attempt | None = None  # when the last read began
         self._owes: Attempt | None = None  # whose credit is awaited
         self._owed_bytes = 0
@@ -69,7 +70,8 @@ class Printed:
         at = 0
         for seal in SEAL.finditer(data):
             attempt = (int(seal[1]), int(seal[2]))
-            self._emit([*self._lines.feed(data[at : seal.start()]), *self._lines.rest()], attempt)
+            self._take(data[at : seal.start()], attempt)
+            self._emit(self._lines.rest(), attempt)
             at = seal.end()
             if ran == attempt:
                 ran = self._running()
@@ -77,7 +79,16 @@ class Printed:
         torn = left.rfind(SEAL_START[:1], -SEAL_MAX_BYTES)
         if torn >= 0 and (SEAL_START.startswith(left[torn:]) or left.startswith(SEAL_START, torn)):
             left, self._torn = left[:torn], left[torn:]
-        self._emit(self._lines.feed(left), ran)
+        self._take(left, ran)
+
+    def _take(self, data: bytes, attempt: Attempt | None) -> None:
+        """This text is that attempt's; a line that another one has begun is not continued by it."""
+        if not data:
+            return
+        if attempt != self._line_of:
+            self._emit(self._lines.rest(), self._line_of)
+            self._line_of = attempt
+        self._emit(self._lines.feed(data), attempt)
 
     def finish(self, attempt: Attempt | None) -> None:
         """`attempt` has ended: take all that was printed up to now. What no running attempt claims belongs to it."""
@@ -85,7 +96,7 @@ class Printed:
         try:
             if self.inlet is not None:
                 self.inlet.drain()
-            if self._running() == attempt:
+            if self._line_of == attempt or (self._line_of is None and self._running() == attempt):
                 self._emit(self._lines.rest(), attempt)
         finally:
             self._running = running

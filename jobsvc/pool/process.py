@@ -207,7 +207,6 @@ class WorkerProcess:
                 if isinstance(message, Result):
                     # What it printed before this end comes before this end, whichever pipe is read first.
                     self._finish_printed((message.no, message.epoch))
-                    break
         if messages:
             self._owner.messages(messages)
 

@@ -1,7 +1,7 @@
 """F2: /proc: which processes belong to an attempt, how to end all of them, what a worker weighs.
 
 Runs on the reactor on purpose: as long as the reactor has not reaped a process, its number cannot belong to another
-one. A walk costs about 15 µs for each process of the machine and happens only when something is killed.
+one. A walk costs 15 to 50 µs for each process of the machine and happens only when something is killed.
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
+from jobsvc.model.events import Chunk
 from jobsvc.model.job import RESULT_LARGE
 from jobsvc.model.limits import INLINE_MAX_BYTES
 from jobsvc.model.states import FINAL, State
 from jobsvc.ports import Append, Settled, Step
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import CHUNK_COLUMNS
-from jobsvc.store.session import Session, Short, run_rows
+from jobsvc.store.session import Session, Short, run_alike, run_rows, worth_sharing
 
 T = TypeVar("T")
 
@@ -49,9 +50,13 @@ def append(session: Session, appends: Sequence[Append], *, each: bool) -> list[b
 
 def _append(session: Session, appends: Sequence[Append]) -> int:
     values: list[Any] = []
+    numbered: dict[tuple[int, str | None], int] = {}
     for a in appends:
         c = a.chunk
-        values += (c.no, c.seq, c.count, c.kind, c.epoch, c.stream, c.n, c.at, c.body, a.owner)
+        n = c.n
+        if n is None and c.kind == "item":
+            n = _next_item(session, numbered, c)
+        values += (c.no, c.seq, c.count, c.kind, c.epoch, c.stream, n, c.at, c.body, a.owner)
     written = run_rows(session, sql.insert_chunks, values, len(CHUNK_COLUMNS) + 1)
     if written != len(appends):
         return written
@@ -64,6 +69,16 @@ def _append(session: Session, appends: Sequence[Append]) -> int:
             parameters = (a.chunk.no, a.chunk.kind, a.chunk.stream, a.drop_from, a.drop_through)
             session.db.execute(sql.DROP_CHUNKS, parameters)
     return written
+
+
+def _next_item(session: Session, numbered: dict[tuple[int, str | None], int], chunk: Chunk) -> int:
+    """The number of the chunk's first item: a further attempt goes on where the earlier ones left the stream."""
+    place = (chunk.no, chunk.stream)
+    first = numbered.get(place)
+    if first is None:
+        first = int(session.value(sql.NEXT_ITEM, *place))
+    numbered[place] = first + chunk.count
+    return first
 
 
 # -- outcomes --------------------------------------------------------------------------------------------------------
@@ -100,46 +115,47 @@ def _no_two(writes: Iterable[Settled | Step], *, each: bool) -> None:
         raise Short
 
 
-_shared = attrgetter("state", "reason", "attempt", "losses", "epoch", "owner")
-_own = attrgetter("started_at", "finished_at", "seq", "revision", "result", "no")
-_OWN_WIDTH: Final = 6
+_shared = attrgetter("state", *sql.SETTLE_SHARED)
+_own = attrgetter(*sql.SETTLE_OWN)
 
 
 def _settle(session: Session, ends: Sequence[Settled]) -> int:
-    alike: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(list)
-    others: defaultdict[State, list[Any]] = defaultdict(list)
+    shapes: defaultdict[tuple[Any, ...], list[Settled]] = defaultdict(list)
+    others: list[Settled] = []
+    for end in ends:
+        if end.error is None and (end.result is None or len(end.result) <= INLINE_MAX_BYTES):
+            shapes[_shared(end)].append(end)
+        else:
+            others.append(end)
+    alike, few = worth_sharing(shapes)
+    changed = 0
+    for (state, *shared), same in alike.items():
+        _check_target(state, FINAL)
+        values: list[Any] = []
+        for end in same:
+            values += _own(end)
+        changed += run_alike(session, partial(sql.settle_alike, state), shared, values, len(sql.SETTLE_OWN))
+    return changed + _settle_full(session, others + few)
+
+
+def _settle_full(session: Session, ends: Sequence[Settled]) -> int:
+    by_state: defaultdict[State, list[Any]] = defaultdict(list)
     texts: list[Any] = []
     for e in ends:
-        result = e.result
-        if e.error is None and (result is None or len(result) <= INLINE_MAX_BYTES):
-            alike[_shared(e)] += _own(e)
-            continue
-        large = 0
+        result, large = e.result, 0
         if result is not None and len(result) > INLINE_MAX_BYTES:
             texts += (e.no, RESULT_LARGE, result)
-            large, result = RESULT_LARGE, None
-        others[e.state] += (
+            result, large = None, RESULT_LARGE
+        by_state[e.state] += (
             e.reason, e.attempt, e.losses, e.started_at, e.finished_at, e.seq, e.revision, result, e.error, large,
             e.no, e.epoch, e.owner,
         )  # fmt: skip
-    changed = sum(_settle_alike(session, shared, values) for shared, values in alike.items())
-    for state, values in others.items():
+    changed = 0
+    for state, values in by_state.items():
         _check_target(state, FINAL)
         changed += run_rows(session, partial(sql.settle, state), values, len(sql.SETTLE_FIELDS) + 3)
     if changed == len(ends):
         run_rows(session, sql.insert_payload, texts, 3)
-    return changed
-
-
-def _settle_alike(session: Session, shared: tuple[Any, ...], values: list[Any]) -> int:
-    state, reason, attempt, losses, epoch, owner = shared
-    _check_target(state, FINAL)
-    changed, start = 0, 0
-    for size in sql.batches(len(values) // _OWN_WIDTH):
-        end = start + size * _OWN_WIDTH
-        parameters = [reason, attempt, losses, *values[start:end], epoch, owner]
-        changed += session.db.execute(sql.settle_alike(state, size), parameters).rowcount
-        start = end
     return changed
 
 

@@ -22,6 +22,7 @@ _decode_last = msgspec.json.Decoder(list[tuple[int, int]]).decode
 
 def recover(session: Session, now: int) -> Recovered:
     """Every active job → queued, or cancelled when that was asked, or failed `lost` with `on_lost=fail`."""
+    session.db.execute(sql.ORPHANS_GONE, (now,))
     jobs = jobs_of(session.value(sql.INTERRUPTED), session.policies)
     done = Recovered()
     if not jobs:

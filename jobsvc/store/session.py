@@ -6,9 +6,9 @@ Belongs to one thread. Every write of the store is a function on a `Session`, in
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import methodcaller
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,8 +16,18 @@ from jobsvc.model.job import Job
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import Policies
 
-FRESH_MAX_JOBS: Final = 8_192
-"""Queued jobs remembered: about 8 MB when they are small, 24 MB when each has the largest arguments a row holds."""
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+FRESH_MAX_JOBS: Final = 32_768
+"""Queued jobs remembered: 20 MB when a client has sent so many at once, nothing when workers keep up."""
+FRESH_ARGS_MAX_BYTES: Final = 512
+"""Jobs with longer arguments are read again when they are claimed: it is they that would need much memory."""
+
+SHAPES_MAX: Final = 8
+"""So many kinds of rows in one group always have a statement each…"""
+SHAPE_ROWS_MIN: Final = 8
+"""…of more kinds only those with so many rows: a statement of its own costs as much as five rows of the general one."""
 
 decode_nos = msgspec.json.Decoder(list[int]).decode
 
@@ -120,3 +130,23 @@ def run_rows(session: Session, statement: Callable[[int], str], values: list[Any
         changed += session.db.execute(statement(size), values[start:end]).rowcount
         start = end
     return changed
+
+
+def run_alike(
+    session: Session, statement: Callable[[int], str], shared: Sequence[Any], values: list[Any], width: int
+) -> int:
+    """The same for a statement whose rows have `shared` in common: those are bound once, before the rows' own."""
+    changed, start = 0, 0
+    for size in sql.batches(len(values) // width):
+        end = start + size * width
+        changed += session.db.execute(statement(size), [*shared, *values[start:end]]).rowcount
+        start = end
+    return changed
+
+
+def worth_sharing(shapes: Mapping[K, list[T]]) -> tuple[dict[K, list[T]], list[T]]:
+    """Split what is grouped by shape: the groups that deserve a statement of their own, and the rest in one list."""
+    if len(shapes) <= SHAPES_MAX:
+        return dict(shapes), []
+    alike = {shape: rows for shape, rows in shapes.items() if len(rows) >= SHAPE_ROWS_MIN}
+    return alike, [row for shape, rows in shapes.items() if shape not in alike for row in rows]

@@ -41,26 +41,34 @@ def _marks(count: int) -> str:
 
 
 # -- submit --------------------------------------------------------------------------------------------------------
-_PLAIN = ("no", "id", "task", "executor", "queue", "priority", "tenant", "created_at", "policy", "args")
-PLAIN_FIELDS: Final = _PLAIN[:-2]
-"""What the short INSERTs take from the job as it is; policy and args follow, then (running) owner, claimed_at."""
+# Most jobs of one group are of one task: what they share is bound once (?1…), as a binding costs as much as a column.
+SUBMIT_SHARED: Final = ("task", "executor", "queue", "tenant")
+"""Bound once, then the policy (and for jobs that run at once owner and claimed_at)."""
+SUBMIT_OWN: Final = ("no", "id", "created_at", "priority", "args")
+"""Bound per row."""
+
+
+def _own_rows(shared: int, own: int, count: int, tail: str) -> str:
+    """Rows of `count` times `own` values that follow the shared ones, each row with `tail` behind it."""
+    starts = range(shared + 1, shared + 1 + count * own, own)
+    return ",".join(f"({','.join(f'?{start + place}' for place in range(own))}{tail})" for start in starts)
 
 
 @cache
 def insert_queued(count: int) -> str:
-    """The short INSERT of jobs in which nothing but the usual is set: the others would cost a binding each."""
-    row = f"({_marks(len(_PLAIN))},'queued')"
-    return f"INSERT INTO jobs ({','.join(_PLAIN)},state) VALUES {_rows(row, count)}"
+    """The INSERT of new jobs in which nothing but the usual is set."""
+    columns = ",".join((*SUBMIT_OWN, *SUBMIT_SHARED, "policy", "state"))
+    tail = ",?1,?2,?3,?4,?5,'queued'"
+    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(5, len(SUBMIT_OWN), count, tail)}"
 
 
 @cache
 def insert_running(count: int) -> str:
     """The same for jobs claimed at once: submit and first claim in one INSERT."""
-    row = f"({_marks(len(_PLAIN) + 2)},'running',1,1,2,2,2)"
-    columns = ",".join(
-        (*_PLAIN, "owner", "claimed_at", "state", "epoch", "attempt", "claim_seq", "seq", "revision")
-    )
-    return f"INSERT INTO jobs ({columns}) VALUES {_rows(row, count)}"
+    claimed = ("owner", "claimed_at", "state", "epoch", "attempt", "claim_seq", "seq", "revision")
+    columns = ",".join((*SUBMIT_OWN, *SUBMIT_SHARED, "policy", *claimed))
+    tail = ",?1,?2,?3,?4,?5,?6,?7,'running',1,1,2,2,2"
+    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(7, len(SUBMIT_OWN), count, tail)}"
 
 
 @cache
@@ -127,22 +135,26 @@ def settle(to: State, count: int) -> str:
     return _fenced(to, "", SETTLE_FIELDS, count)
 
 
+SETTLE_SHARED: Final = ("reason", "attempt", "losses", "epoch", "owner")
+SETTLE_OWN: Final = ("started_at", "finished_at", "seq", "revision", "result", "no")
+
+
 @cache
 def settle_alike(to: State, count: int) -> str:
     """Outcomes without error or large result, of one worker and epoch: a third cheaper than `settle`.
 
-    Bound: reason, attempt, losses; per row started_at, finished_at, seq, revision, result, no; then epoch, owner.
+    Bound are `SETTLE_SHARED` once, then `SETTLE_OWN` per row.
     """
-    fixed = f"UPDATE jobs SET state='{to}',error=NULL,reason=?,attempt=?,losses=?"
+    fixed = f"UPDATE jobs SET state='{to}',error=NULL,reason=?1,attempt=?2,losses=?3"
     if count == 1:
         return (
-            f"{fixed},started_at=?,finished_at=?,seq=?,revision=?,result=?"
-            f" WHERE no=? AND epoch=? AND owner=? AND {_fence(to)}"
+            f"{fixed},started_at=?6,finished_at=?7,seq=?8,revision=?9,result=?10"
+            f" WHERE no=?11 AND epoch=?4 AND owner=?5 AND {_fence(to)}"
         )
     return (
         f"{fixed},started_at=v.column1,finished_at=v.column2,seq=v.column3,revision=v.column4,result=v.column5"
-        f" FROM (VALUES {_rows('(?,?,?,?,?,?)', count)}) AS v"
-        f" WHERE jobs.no=v.column6 AND jobs.epoch=? AND jobs.owner=? AND jobs.{_fence(to)}"
+        f" FROM (VALUES {_own_rows(len(SETTLE_SHARED), len(SETTLE_OWN), count, '')}) AS v"
+        f" WHERE jobs.no=v.column6 AND jobs.epoch=?4 AND jobs.owner=?5 AND jobs.{_fence(to)}"
     )
 
 
@@ -187,6 +199,11 @@ def insert_chunks(count: int) -> str:
 
 PROGRESS: Final = "UPDATE jobs SET progress=?, seq=max(seq, ?), revision=max(revision, ?) WHERE no=?"
 """The newest progress in the row, so that one read shows it; comes after its chunk has passed the fence."""
+NEXT_ITEM: Final = (
+    "SELECT coalesce((SELECT n+count FROM chunks WHERE no=? AND stream=? AND n IS NOT NULL"
+    " ORDER BY n DESC LIMIT 1), 1)"
+)
+"""Number of the next item of a stream."""
 DROP_CHUNKS: Final = "DELETE FROM chunks WHERE no=? AND kind=? AND stream IS ? AND seq>=? AND seq+count-1<=?"
 """Quota: the oldest chunks of one stream (or of the log) go."""
 
@@ -208,18 +225,18 @@ CLAIM: Final = (
 
 @cache
 def move(to: State, frm: tuple[State, ...]) -> str:
-    """One waiting job by id. The table of states decides too, whatever the caller allows."""
+    """One waiting job by id, with a given reason or (NULL) any. The table of states decides too, whatever the caller
+    allows.
+    """  # fmt: skip
     among = quoted(sources(to, frm))
+    this = f" WHERE id=? AND reason IS coalesce(?, reason) AND state IN ({among})"
     if to in FINAL:
         return (
             f"UPDATE jobs SET state='{to}',reason=?,finished_at=?,error=?,seq=seq+1,revision=revision+1"
-            f" WHERE id=? AND state IN ({among})"
+            + this
         )
     due = ",due_at=NULL" if to == "queued" else ""
-    return (
-        f"UPDATE jobs SET state='{to}',reason=?{due},seq=seq+1,revision=revision+1"
-        f" WHERE id=? AND state IN ({among})"
-    )
+    return f"UPDATE jobs SET state='{to}',reason=?{due},seq=seq+1,revision=revision+1" + this
 
 
 DUE: Final = (
@@ -268,6 +285,10 @@ LAST_NO: Final = (
 FREE_PAGES: Final = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
 
 # -- recovery --------------------------------------------------------------------------------------------------------
+ORPHANS_GONE: Final = (
+    f"UPDATE jobs SET due_at=? WHERE {DUE_WHEN} AND state='retrying' AND reason='orphan_running'"
+)
+"""Retries that waited for a thread of the old daemon, which is gone: due at once."""
 INTERRUPTED: Final = f"SELECT {job_array()} FROM jobs WHERE {ACTIVE_WHEN}"
 """What was active when the last daemon ended."""
 LAST_EVENTS: Final = (

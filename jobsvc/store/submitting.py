@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from operator import attrgetter
 from typing import Any, Final
@@ -13,9 +14,10 @@ from jobsvc.ports import Submitted
 from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
 from jobsvc.store.rows import JOB_COLUMNS
-from jobsvc.store.session import Session, decode_nos, run_rows
+from jobsvc.store.session import FRESH_ARGS_MAX_BYTES, Session, decode_nos, run_alike, run_rows, worth_sharing
 
-_plain = attrgetter(*sql.PLAIN_FIELDS)
+_shared = attrgetter(*sql.SUBMIT_SHARED)
+_own = attrgetter(*sql.SUBMIT_OWN)
 # What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
 # outcome, progress or losses: those columns are not looked at.
 _unusual = attrgetter(
@@ -69,36 +71,57 @@ def _held(session: Session, reads: Reads, keyed: Sequence[Job]) -> dict[tuple[st
 
 
 def _insert(session: Session, jobs: Sequence[Job]) -> None:
-    queued: list[Any] = []
-    running: list[Any] = []
-    full: list[Any] = []
-    texts: list[Any] = []
-    fresh: list[Job] = []
+    queued: defaultdict[tuple[Any, ...], list[Job]] = defaultdict(list)
+    running: defaultdict[tuple[Any, ...], list[Job]] = defaultdict(list)
+    others: list[Job] = []
     no = session.last_no
     for job in jobs:
         no += 1
         job.no = no
-        args = job.args
-        if args is not None and len(args) > INLINE_MAX_BYTES:
-            texts += (no, ARGS_LARGE, args)
+        if job.args is not None and len(job.args) > INLINE_MAX_BYTES:
             job.large |= ARGS_LARGE
-            args = None
-        policy = session.policy(job.policy)
         stand = _stand(job) if _unusual(job) == _USUAL else None
         if stand == _QUEUED:
-            queued += (*_plain(job), policy, args)
-            fresh.append(job)
+            queued[_shared(job), job.policy].append(job)
         elif stand == _RUNNING:
-            running += (*_plain(job), policy, args, job.owner, job.claimed_at)
+            running[_shared(job), job.policy, job.owner, job.claimed_at].append(job)
         else:
-            full += _full_row(job, policy, args)
+            others.append(job)
     session.last_no = no
-    width = len(sql.PLAIN_FIELDS) + 2
-    run_rows(session, sql.insert_queued, queued, width)
-    run_rows(session, sql.insert_running, running, width + 2)
-    run_rows(session, sql.insert_full, full, len(JOB_COLUMNS))
+    others += _insert_alike(session, sql.insert_queued, queued)
+    others += _insert_alike(session, sql.insert_running, running)
+    _insert_full(session, others)
+    for alike in queued.values():
+        session.fresh.keep(
+            [job for job in alike if job.args is None or len(job.args) <= FRESH_ARGS_MAX_BYTES]
+        )
+
+
+def _insert_alike(
+    session: Session, statement: Callable[[int], str], shapes: Mapping[tuple[Any, ...], list[Job]]
+) -> list[Job]:
+    """Insert jobs that share most columns; those that are left for the general statement."""
+    alike, others = worth_sharing(shapes)
+    for (shared, policy, *claimed), jobs in alike.items():
+        values: list[Any] = []
+        for job in jobs:
+            values += _own(job)
+        bound = (*shared, session.policy(policy), *claimed)
+        run_alike(session, statement, bound, values, len(sql.SUBMIT_OWN))
+    return others
+
+
+def _insert_full(session: Session, jobs: Sequence[Job]) -> None:
+    values: list[Any] = []
+    texts: list[Any] = []
+    for job in jobs:
+        args = job.args
+        if args is not None and job.large & ARGS_LARGE:
+            texts += (job.no, ARGS_LARGE, args)
+            args = None
+        values += _full_row(job, session.policy(job.policy), args)
+    run_rows(session, sql.insert_full, values, len(JOB_COLUMNS))
     run_rows(session, sql.insert_payload, texts, 3)
-    session.fresh.keep(fresh)
 
 
 def _full_row(job: Job, policy: int | str, args: bytes | None) -> list[Any]:

@@ -19,56 +19,12 @@ from jobsvc.model.frames import Message, Progress, Result, Start
 from jobsvc.model.ids import id_text
 from jobsvc.model.limits import ITEM_MAX_BYTES, LOG_LINE_MAX_BYTES, PROGRESS_EVERY_S
 from jobsvc.worker.blame import TooLarge
+from jobsvc.worker.lines import NO_FIELDS, LogEvent, Printed, log_text, pieces
 from jobsvc.worker.outbox import BATCH_BYTES, LOG_STREAM, Outbox, Outlet
 
 CANCELLED_LOG_WAIT_S = 1.0
 """How long output waits for room once the attempt was asked to stop. The daemon gives no more credit to an attempt it
 has already written off, and one that only prints must still be able to end."""
-
-_encode = msgspec.json.Encoder().encode
-_SAFE_CHARS = LOG_LINE_MAX_BYTES // 4
-"""A line of so many characters is within the limit whatever they are."""
-
-
-_HEAD_BITS, _CONTINUES = 0xC0, 0x80
-"""UTF-8: a byte with these first bits goes on with the character before it."""
-
-
-class LogEvent(msgspec.Struct, gc=False):
-    """The `data` of a log event, in the order of design section 8."""
-
-    level: str
-    message: str
-    fields: msgspec.Raw
-    source: Literal["task", "stdout", "stderr"]
-
-
-NO_FIELDS = msgspec.Raw(b"{}")
-
-
-def log_text(event: LogEvent) -> bytes:
-    """Its JSON text."""
-    try:
-        return _encode(event)
-    except UnicodeEncodeError:  # a lone surrogate: a file name that is not UTF-8, for one
-        event.message = event.message.encode("utf-8", "backslashreplace").decode()
-        return _encode(event)
-
-
-def pieces(line: str) -> list[str]:
-    """The line, cut into pieces of at most `LOG_LINE_MAX_BYTES` where it is longer."""
-    if len(line) <= _SAFE_CHARS:
-        return [line]
-    data = line.encode("utf-8", "backslashreplace")
-    found = []
-    at = 0
-    while len(data) - at > LOG_LINE_MAX_BYTES:
-        end = at + LOG_LINE_MAX_BYTES
-        while data[end] & _HEAD_BITS == _CONTINUES:  # never within a character
-            end -= 1
-        found.append(data[at:end].decode())
-        at = end
-    return [*found, data[at:].decode()]
 
 
 class Port:
@@ -164,7 +120,7 @@ class Port:
         """The moment on `time.monotonic()` at which the attempt is ended from outside; None = never."""
         return self._deadline
 
-    def write(self, source: Literal["stdout", "stderr"], text: str) -> None:
+    def write(self, source: Printed, text: str) -> None:
         """Printed text: every line that it ends becomes a log event."""
         with self.room:
             if self._lines is None:
@@ -181,7 +137,7 @@ class Port:
         for line in lines:
             self._put_line(source, line)
 
-    def _put_line(self, source: Literal["stdout", "stderr"], line: str) -> None:
+    def _put_line(self, source: Printed, line: str) -> None:
         line = line.rstrip("\r")
         if "\r" in line:
             line = line.rpartition("\r")[2]
@@ -222,6 +178,9 @@ class Port:
                     elif not self.room.wait(CANCELLED_LOG_WAIT_S):
                         outlet.credit = max(outlet.credit, 1)
                         self.outbox.stir(self)
+
+    def flush(self) -> None:
+        """Its code wants to be sure of what it printed. Here another thread is about to send it, and soon enough."""
 
     def nudge(self) -> None:
         """There is progress to send, or output that nobody pressed: see to it soon."""
@@ -292,7 +251,7 @@ class Port:
         What is left of a stream goes even without credit: it is at most one batch, and the end may not wait.
         """
         with self.room:
-            source: Literal["stdout", "stderr"]
+            source: Printed
             for source in ("stdout", "stderr"):
                 line = self._lines.pop(source, "") if self._lines else ""
                 if line:

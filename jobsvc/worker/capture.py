@@ -7,11 +7,13 @@ descriptors 1 and 2 by other ways (C code, `os.write`, programs started by a tas
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from jobsvc.worker.attempt import Port, current_port
+from jobsvc.worker.lines import Printed
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -28,11 +30,11 @@ class LineWriter(io.TextIOBase):
 
     def __init__(
         self,
-        source: Literal["stdout", "stderr"],
+        source: Printed,
         own: TextIO,
         otherwise: Callable[[], Port | None] | None = None,
     ) -> None:
-        self._source: Literal["stdout", "stderr"] = source
+        self._source: Printed = source
         self._own = own
         self._otherwise = otherwise
         self.buffer = ByteWriter(self)
@@ -57,18 +59,27 @@ class LineWriter(io.TextIOBase):
         """Hand on; lines leave as they are complete."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        port = current_port.get()
-        if port is None and self._otherwise is not None:
-            port = self._otherwise()
-        if port is None or port.closed:
+        port = self._port()
+        if port is None:
             self._own.write(text)
         else:
             port.write(self._source, text)
         return len(text)
 
     def flush(self) -> None:
-        """Lines need none; an incomplete line waits for its end."""
-        self._own.flush()
+        """What was flushed outlives a crash of the process; an incomplete line waits for its end."""
+        port = self._port()
+        if port is None:
+            self._own.flush()
+        else:
+            port.flush()
+
+    def _port(self) -> Port | None:
+        """The attempt that writes here; None for text of no job."""
+        port = current_port.get()
+        if port is None and self._otherwise is not None:
+            port = self._otherwise()
+        return None if port is None or port.closed else port
 
     def writable(self) -> bool:
         """Yes."""
@@ -118,3 +129,23 @@ def capture(otherwise: Callable[[], Port | None] | None = None) -> None:
 def uncapture() -> None:
     """Back to the process's own streams: for a forked child, which has no way to the daemon but its descriptors."""
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+FIONREAD = 0x541B
+"""From asm-generic/ioctls.h: how many bytes wait in a pipe; `termios` would cost an import."""
+
+
+def seal(no: int, epoch: int) -> None:
+    """An attempt ends: where its output still lies in a pipe, tell there that it ends here.
+
+    The daemon reads the pipes later than the end may come, and could not tell this attempt's text from the next one's.
+    Must come before the mark is cleared. The form is known to `jobsvc.pool.printed`.
+    """
+    import fcntl
+
+    for fd in (1, 2):
+        try:
+            if fcntl.ioctl(fd, FIONREAD, bytes(4)) != bytes(4):
+                os.write(fd, b"\x1ejobsvc end %d %d\n" % (no, epoch))
+        except OSError:  # the task's code has closed it, or put something else in its place
+            continue

@@ -58,7 +58,7 @@ class Driven:
     generator, so that a step costs no further Python call.
     """
 
-    __slots__ = ("__name__", "__qualname__", "_coroutine", "close", "send", "throw")
+    __slots__ = ("__name__", "__qualname__", "_coroutine", "_steps", "close", "send", "throw")
 
     def __init__(self, coroutine: AnyCoroutine, mark: Mark) -> None:
         steps = _steps(coroutine, mark)
@@ -66,21 +66,16 @@ class Driven:
         # cancelled before its first step leaves no coroutine that was never awaited.
         next(steps)
         self._coroutine = coroutine
+        self._steps = steps
         self.send = steps.send
         self.throw = steps.throw
         self.close = steps.close
         self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
         self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
 
-    def __await__(self) -> Driven:
-        """A coroutine can be awaited, too."""
-        return self
-
-    def __iter__(self) -> Driven:
-        return self
-
-    def __next__(self) -> Any:
-        return self.send(None)
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """A coroutine can be awaited, too. It is no iterator: asyncio would step it by `__next__`, a call more."""
+        return self._steps
 
     # What debuggers, `Task.get_stack` and `Task.__repr__` look at: the author's coroutine, not the driver.
 
@@ -110,6 +105,7 @@ class Driven:
 def _steps(coroutine: AnyCoroutine, mark: Mark) -> Generator[Any, Any, Any]:  # noqa: PLR0912 - a call per step costs
     send, throw = coroutine.send, coroutine.throw
     error: BaseException | None = None
+    raised: BaseException | None
     try:
         yield None  # primed; asyncio never sees this one
     except GeneratorExit:

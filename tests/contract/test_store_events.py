@@ -178,6 +178,25 @@ def test_items_are_read_by_their_own_numbers(held: Held) -> None:
     assert held(held.store.items(job.no, "none", 0, MANY_BYTES, None)) == []
 
 
+def test_items_without_a_number_go_on_where_the_stream_stands(held: Held) -> None:
+    """Within one call, over calls and over attempts; each stream for itself, and refused ones take no number."""
+    job = held.running()
+    first = [
+        append_of(job, 3, b"1\n2", stream="out"),
+        append_of(job, 5, b"1", stream="more"),
+        append_of(job, 6, b"3", stream="out"),
+    ]
+    assert held(held.store.append(first)) == [True] * 3
+    late = [append_of(job, 7, b"4", stream="out", owner="x"), append_of(job, 7, b"4", stream="out")]
+    assert held(held.store.append(late)) == [False, True]
+    held(held.store.step([step_of(job, "queued", seq=8)]))
+    (again,) = held.claimed()
+    assert held(held.store.append([append_of(again, again.seq + 1, b"5", stream="out")])) == [True]
+    items = held(held.store.items(job.no, "out", 0, MANY_BYTES, None))
+    assert [chunk.n for chunk in items] == [1, 3, 4, 5]
+    assert [chunk.n for chunk in held(held.store.items(job.no, "more", 0, MANY_BYTES, None))] == [1]
+
+
 def test_events_of_a_job_with_everything_are_gapless(held: Held) -> None:
     """Stored and derived events together are numbered without a gap over attempts."""
     job = held.running()

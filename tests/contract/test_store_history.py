@@ -221,6 +221,17 @@ def test_a_cancel_that_was_asked_holds(held: Held) -> None:
     assert held.event_numbers(job) == [2, 3, 4]
 
 
+def test_a_retry_that_waited_for_a_thread_need_not_wait(held: Held) -> None:
+    """The thread ended with the daemon: the timer queues the job at once."""
+    job, other = held.running(), held.running()
+    held(held.store.step([step_of(job, "retrying", reason="orphan_running", due_at=None)]))
+    held(held.store.step([step_of(other, "retrying", reason="retry", due_at=NOW + 999)]))
+    assert held(held.store.recover(NOW + 60)) == Recovered()
+    assert held(held.store.next_due()) == NOW + 60
+    assert held(held.store.wake(NOW + 60, 10)) == {"count": 1}
+    assert [again.id for again in held.claimed()] == [job.id]
+
+
 def test_many_interrupted_jobs(held: Held) -> None:
     """However many there are, and a second start finds nothing more."""
     jobs = held.submitted(*(job_of() for _ in range(400)))

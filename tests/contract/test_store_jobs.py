@@ -256,6 +256,21 @@ def test_an_outcome_is_written_once(held: Held) -> None:
 
 
 @pytest.mark.parametrize("stale", [{"epoch": 2}, {"owner": "cpu-2"}, {"no": 999}])
+def test_a_late_report_is_refused(held: Held, stale: dict[str, Any]) -> None:
+    """Alone or among others that are like it, whatever the outcome."""
+    job, other, third = held.running(), held.running(), held.running()
+    before = held.row(job)
+    for end in (end_of(job, **stale), end_of(job, "failed", **stale)):
+        assert held(held.store.settle([end])) == [False]
+    assert held(held.store.settle([end_of(other), end_of(job, **stale), end_of(third)])) == [
+        True,
+        False,
+        True,
+    ]
+    assert held.row(job) == before
+
+
+@pytest.mark.parametrize("stale", [{"epoch": 2}, {"owner": "cpu-2"}, {"no": 999}])
 def test_a_late_report_is_refused_and_the_others_are_not(held: Held, stale: dict[str, Any]) -> None:
     """Of one call, what belongs to an older epoch or another worker changes nothing; the rest is recorded."""
     first, second = held.running(), held.running()
@@ -402,6 +417,31 @@ def test_run_now(held: Held) -> None:
     assert held.chunks(job)[0].body == state_data("queued", None, 0, 0, 2)
     assert [claimed.id for claimed in held.claimed()] == [job.id]
     assert held.event_numbers(job) == [2, 3]
+
+
+def test_a_move_may_ask_for_a_reason(held: Held) -> None:
+    """A job that waits for another reason meanwhile stays as it is."""
+    job = held.running()
+    held(held.store.step([step_of(job, "retrying", reason="orphan_running", due_at=None)]))
+    other = Move(id=job.id, frm=("retrying",), to="queued", reason="retry", at=NOW + 50, if_reason="retry")
+    right = Move(
+        id=job.id, frm=("retrying",), to="queued", reason="retry", at=NOW + 50, if_reason="orphan_running"
+    )
+    refused, moved = held(held.store.move([other, right]))
+    assert refused is None
+    assert moved is not None
+    assert (moved.state, moved.reason) == ("queued", "retry")
+
+
+def test_a_job_that_was_held_for_a_while(held: Held) -> None:
+    """A claim gives it as it stands after the release."""
+    (job,) = held.submitted(job_of())
+    held(held.store.move([Move(id=job.id, frm=("queued",), to="held", reason="operator", at=NOW + 5)]))
+    assert held.claimed() == []
+    held(held.store.move([Move(id=job.id, frm=("held",), to="queued", reason=None, at=NOW + 6)]))
+    (claimed,) = held.claimed()
+    assert claimed == held.row(job)
+    assert held.event_numbers(job) == [2, 3, 4]
 
 
 def test_the_table_limits_moves(held: Held) -> None:

@@ -188,13 +188,16 @@ class FakeWorker:
 class PumpedStore(InlineStore):
     """A store whose writes gather until `pump`, which runs them as one group: what a store with a thread does.
 
-    Reads are answered at once from what is committed. `fail_next` fails the next group as a full disk does.
+    Reads are answered at once from what is committed, unless `hold_reads` is set. `fail_next` fails the next groups
+    as a full disk does.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waiting: list[tuple[Call, Deferred[Any]]] = []
         self.held = True
+        self.hold_reads = False
+        self._reads: list[tuple[Deferred[Any], Callable[[], Deferred[Any]]]] = []
         self._full = 0
 
     def _write(self, kind: str, *args: Any) -> Deferred[Any]:
@@ -203,6 +206,19 @@ class PumpedStore(InlineStore):
         if not self.held:
             self.pump()
         return answer
+
+    def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
+        if not self.hold_reads:
+            return super()._read(kind, *args, **options)
+        answer: Deferred[Any] = Deferred()
+        self._reads.append((answer, lambda: InlineStore._read(self, kind, *args, **options)))
+        return answer
+
+    def pump_reads(self) -> None:
+        """Answer the reads that wait, from what is committed now."""
+        reads, self._reads = self._reads, []
+        for answer, read in reads:
+            answer.callback(result_of(read()))
 
     @property
     def kinds(self) -> list[str]:

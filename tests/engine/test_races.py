@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from twisted.internet.defer import Deferred
 
 from jobsvc.model.errors import Exit
 from jobsvc.ports import Death
 from tests.engine.fakes import PumpedStore, Rig, error_of, result_of
+
+if TYPE_CHECKING:
+    from tests.conftest import FlushFailures
 
 Slow = tuple[Rig, PumpedStore]
 
@@ -313,7 +318,7 @@ def test_cancel_and_death_and_a_full_disk(slow: Slow) -> None:
     assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "crashed")
 
 
-def test_an_outcome_and_a_full_disk(slow: Slow) -> None:
+def test_an_outcome_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> None:
     """It waits in memory until there is room, and nobody is told before."""
     rig, store = at_once(slow)
     worker = rig.worker()
@@ -339,9 +344,10 @@ def test_an_outcome_and_a_full_disk(slow: Slow) -> None:
     rig.clock.advance(1)
     store.settle_down()
     assert rig.state(other)[0] == "retrying"
+    assert flush_failures()  # of the claims that were made meanwhile
 
 
-def test_chunks_and_a_full_disk(slow: Slow, flush_failures: object) -> None:
+def test_chunks_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> None:
     """Their producer gets no credit; the job goes on to its end, and a reader is told what is missing."""
     rig, store = at_once(slow)
     worker = rig.worker("io")
@@ -352,7 +358,7 @@ def test_chunks_and_a_full_disk(slow: Slow, flush_failures: object) -> None:
     worker.items(job, 1, 2)
     store.fail_next()
     store.pump()
-    assert len(flush_failures()) == 1  # type: ignore[operator]
+    assert len(flush_failures()) == 1
     assert len(worker.sent) == sent
     worker.succeed(job)
     store.settle_down()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from jobsvc.model.frames import Cancel
 from jobsvc.ports import Death
 from tests.engine.fakes import FakeWorker, PumpedStore, Rig, result_of
+
+if TYPE_CHECKING:
+    from tests.conftest import FlushFailures
 
 Slow = tuple[Rig, PumpedStore]
 KILLED = "killed"
@@ -291,7 +296,7 @@ def test_a_thread_is_given_up_only_when_the_cancel_before_is_on_the_disk(slow: S
     assert [event.seq for event in rig.read(job)] == [1, 2, 3, 4]
 
 
-def test_a_timeout_that_finds_the_disk_full_is_made_again(slow: Slow, flush_failures: object) -> None:
+def test_a_timeout_that_finds_the_disk_full_is_made_again(slow: Slow, flush_failures: FlushFailures) -> None:
     rig, store = slow
     store.held = False
     worker = rig.worker()
@@ -301,7 +306,7 @@ def test_a_timeout_that_finds_the_disk_full_is_made_again(slow: Slow, flush_fail
     rig.clock.advance(5)
     store.fail_next()
     store.pump()
-    assert len(flush_failures()) == 1  # type: ignore[operator]
+    assert len(flush_failures()) == 1
     assert rig.state(job) == ("running", None)
     assert not any(isinstance(message, Cancel) for message in worker.sent)
     rig.clock.advance(1)

@@ -10,7 +10,7 @@ import json
 import re
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,9 @@ ORPHAN_DEADLINE_S = 5.0
 
 HTTP_TIMEOUT_S = 60.0
 """One request, long-polls included."""
+
+JOB_DEADLINE_S = 60.0
+"""One job on a busy machine, restarts of its worker included."""
 
 CLI_TIMEOUT_S = 60.0
 """One `jobsvc` command, waits included."""
@@ -154,6 +157,72 @@ class Daemon:
         reply = self.get(f"/v1/jobs/{job_id}", params={"wait": f"{wait_s:g}"} if wait_s else {})
         assert reply.status_code == httpx2.codes.OK, (reply.status_code, reply.text)
         return cast("dict[str, Any]", reply.json())
+
+    def until(
+        self, job_id: str, condition: Callable[[dict[str, Any]], bool], deadline_s: float = JOB_DEADLINE_S
+    ) -> dict[str, Any]:
+        """The job as soon as it fulfils ``condition``: long-polls from one revision to the next."""
+        give_up_at = monotonic() + deadline_s
+        job = self.job(job_id)
+        while not condition(job):
+            left_s = give_up_at - monotonic()
+            if left_s <= 0 or job["done"]:
+                log = "" if self._log is None else self._log.tail()
+                pytest.fail(f"not what was waited for: {job}\nthe daemon's log:\n{log}")
+            known = {"If-None-Match": f'"{job["revision"]}"'}
+            reply = self.get(f"/v1/jobs/{job_id}", params={"wait": f"{min(left_s, 10):.3f}"}, headers=known)
+            if reply.status_code != httpx2.codes.NOT_MODIFIED:
+                job = reply.json()
+        return job
+
+    def in_state(self, job_id: str, *states: str) -> dict[str, Any]:
+        """The job as soon as it is in one of these states."""
+        return self.until(job_id, lambda job: job["state"] in states)
+
+    def done(self, job_id: str, deadline_s: float = JOB_DEADLINE_S) -> dict[str, Any]:
+        """The job once it is done."""
+        return self.until(job_id, lambda job: bool(job["done"]), deadline_s)
+
+    def succeeded(self, job_id: str) -> Any:
+        """The result of a job that must succeed."""
+        job = self.done(job_id)
+        assert job["state"] == "succeeded", job
+        return job["result"]
+
+    def lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """The JSON lines of a streamed reply, as they come; heartbeats are left out. Close it to hang up."""
+        headers = {"Accept": "application/x-ndjson", **options.pop("headers", {})}
+        method = options.pop("method", "GET")
+        with self.http.stream(method, path, headers=headers, **options) as reply:
+            assert reply.status_code in {200, 201}, (reply.status_code, reply.read())
+            for line in reply.iter_lines():
+                if line:
+                    yield json.loads(line)
+
+    def events(self, job_id: str, **params: Any) -> list[dict[str, Any]]:
+        """All events of a job, once it is done."""
+        return list(self.lines(f"/v1/jobs/{job_id}/events", params=params))
+
+    def first_item(self, job_id: str, *, epoch: int = 1) -> Any:
+        """The first item that the attempt of this epoch gave, as soon as it is there."""
+        with closing(self.lines(f"/v1/jobs/{job_id}/streams/out", params={"epoch": "all"})) as items:
+            for item in items:
+                if item["epoch"] == epoch and not item.get("restart"):
+                    return item["data"]
+        pytest.fail(f"the attempt {epoch} gave no item: {self.job(job_id)}")
+
+    def attempts(self, job_id: str) -> list[dict[str, Any]]:
+        """All attempts at a job."""
+        return cast("list[dict[str, Any]]", self.get(f"/v1/jobs/{job_id}/attempts").json()["attempts"])
+
+    def workers(self, kind: str) -> list[dict[str, Any]]:
+        """The workers of one kind."""
+        rows = self.get("/v1/workers").json()["workers"]
+        return [row for row in rows if row["kind"] == kind]
+
+    def open_gate(self, name: str = "gate") -> None:
+        """Let go the tasks that wait until there is a file of this name in their working directory."""
+        (self.folder / name).touch()
 
     def cli(self, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the installed ``jobsvc`` command; it finds address and token by the data folder."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 
 import msgspec
@@ -76,6 +78,13 @@ def flood(start: Start) -> None:
     send(Items(start.no, start.epoch, "out", 1, 0, str(written).encode()))
 
 
+def seal(start: Start) -> None:
+    """As a real worker does at the end of an attempt: tell in the pipe where its output ends, if any lies there."""
+    for fd in (1, 2):
+        if fcntl.ioctl(fd, termios.FIONREAD, bytes(4)) != bytes(4):
+            os.write(fd, b"\x1ejobsvc end %d %d\n" % (start.no, start.epoch))
+
+
 def do(start: Start) -> None:
     page[:] = MARK.pack(start.no, start.epoch, 5, 1)
     send(Begin(start.no, start.epoch, 5))
@@ -94,7 +103,8 @@ def do(start: Start) -> None:
     elif start.task == "be_killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif start.task == "print":
-        os.write(1, b"native\nhalf a line")
+        os.write(1, b"native %d\nhalf %d" % (start.no, start.no))
+        seal(start)
         page[:] = MARK.pack(0, 0, 0, 1)
         send(Result(start.no, start.epoch, 5, 0.0, None, 0, start.body))
     elif start.task == "echo":

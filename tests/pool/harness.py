@@ -166,6 +166,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def gone(*pids: int) -> None:
+    """Wait until none of them is there: a killed process takes a moment to end. Fails after `WAIT_S`."""
+    for _ in range(int(WAIT_S / 0.02)):
+        if not any(alive(pid) for pid in pids):
+            return
+        await pause(0.02)
+    raise AssertionError(f"still there: {[pid for pid in pids if alive(pid)]}")
+
+
 async def pause(seconds: float) -> None:
     """Let the reactor turn for so long: only where the test is that nothing happens."""
     waiting: Deferred[None] = Deferred()

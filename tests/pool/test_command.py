@@ -18,7 +18,7 @@ from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW
 from jobsvc.model.task import CommandSpec, TaskSpec
 from jobsvc.pool.command import CommandWorker
 from jobsvc.ports import Death, Worker
-from tests.pool.harness import Record, alive, launcher, pause, reactor, start
+from tests.pool.harness import Record, alive, gone, launcher, pause, reactor, start
 
 
 class Engine(Record):
@@ -232,7 +232,7 @@ async def test_a_cancel_ends_the_program_and_its_group(engine: Engine) -> None:
     result = await engine.result()
     assert result.error is not None
     assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=15, name="SIGTERM"))
-    assert not alive(int(child))
+    await gone(int(child))
 
 
 @pytest_twisted.ensureDeferred
@@ -285,7 +285,7 @@ signal.pause()
     result = await engine.result()
     assert result.error is not None
     assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=9, name="SIGKILL"))
-    assert not alive(int(child))
+    await gone(int(child))
 
 
 @pytest_twisted.ensureDeferred
@@ -294,7 +294,7 @@ async def test_what_is_left_behind_in_the_group_is_ended(engine: Engine) -> None
     result = await engine.run("leave")
     assert result.error is None
     (child,) = engine.items()
-    assert not alive(int(child))
+    await gone(int(child))
 
 
 @pytest_twisted.ensureDeferred

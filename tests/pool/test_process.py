@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 import pytest_twisted
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import Credit, Result
+from jobsvc.model.frames import Credit, Log, Result
 from jobsvc.model.limits import STREAM_WINDOW_BYTES
 from jobsvc.ports import Death
-from tests.pool.harness import FakeWorker, alive, pause, start
+from tests.pool.harness import FakeWorker, alive, gone, pause, start
 
 BURST = 2_000
 
@@ -47,8 +48,23 @@ async def test_native_output_comes_before_the_result_of_its_attempt() -> None:
     worker = await FakeWorker().started()
     worker.process.send([start("print")])
     await worker.record.until(lambda: worker.record.of(Result))
-    assert worker.record.logs("stdout") == ["native", "half a line"]
+    assert worker.record.logs("stdout") == ["native 1", "half 1"]
     assert isinstance(worker.record.messages[-1], Result)
+    await worker.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_native_output_of_attempts_in_a_row_is_told_apart() -> None:
+    """However late the daemon looks: a thousand ends may have come before it reads the first line."""
+    worker = await FakeWorker().started()
+    worker.process.send([start("print", no) for no in range(1, 1001)])
+    await worker.record.until(lambda: len(worker.record.of(Result)) == 1000)
+    said: dict[int, list[str]] = {}
+    for log in worker.record.of(Log):
+        said.setdefault(log.no, []).extend(
+            msgspec.json.decode(text)["message"] for text in log.body.split(b"\n")
+        )
+    assert said == {no: [f"native {no}", f"half {no}"] for no in range(1, 1001)}
     await worker.end()
 
 
@@ -63,7 +79,7 @@ async def test_a_kill_ends_the_whole_tree() -> None:
     assert not worker.process.kill(2, 1), "another attempt: it would hit the wrong one"
     assert worker.process.kill(1, 1)
     assert await worker.death() == Death("killed", Exit(signal=9, name="SIGKILL"), (1, 1))
-    assert not any(alive(pid) for pid in children)
+    await gone(*children)
 
 
 @pytest_twisted.ensureDeferred
@@ -79,9 +95,7 @@ async def test_a_dead_workers_children_do_not_outlive_it() -> None:
     worker.process.send([start("have_children"), start("be_killed", 2)])
     await worker.death()
     child, grandchild, _ = worker.record.items()
-    await pause(0.05)
-    assert not alive(child)
-    assert not alive(grandchild)
+    await gone(child, grandchild)
     os.kill(worker.record.items()[2], 9)  # it has left the session: later work of the guard
 
 

@@ -109,3 +109,11 @@ def test_the_file_system_is_that_of_the_longest_mount_point(tmp_path: Path) -> N
 def test_every_figure_has_a_name_of_its_own_and_a_function() -> None:
     assert len(ALL) == 17
     assert len(set(ALL.values())) == len(ALL)
+
+
+def test_a_bare_limit_is_set_beside_that_of_the_reference_machine_where_it_is_the_same_thing() -> None:
+    rate = figure(name="rate", bare=[Bare("Klein hello", 5_250)])
+    latency = figure(name="latency", unit="s", better="less", bare=[Bare("Klein hello", 0.001)])
+    text = table(report(rate, latency))
+    assert "rate: bare: Klein hello 5,250/s (reference machine 10,500/s)" in text
+    assert "latency: bare: Klein hello 1 ms\n" in text

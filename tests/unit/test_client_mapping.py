@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobsvc.client import mapping
 from jobsvc.client.bulk import Batch, MapLines, batches
-from jobsvc.client.core import Broken, Session
+from jobsvc.client.core import Broken, Reply, Session
 from jobsvc.client.errors import ClientError, JobFailed, Refused, Unreachable
 from tests.client.scripted import CUT, Body, job, ndjson, problem, reply, session
 
@@ -110,6 +111,53 @@ def test_a_batch_with_keys_is_sent_again() -> None:
     )
     assert player.emitted == ["a", "b"]
     assert player.asked[0].body == player.asked[2].body
+
+
+def reply_lines(*lines: dict[str, Any]) -> Reply:
+    return Reply(200, {}, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+
+
+def busy(line: int, *, retry_safe: bool = True) -> dict[str, Any]:
+    fields = {
+        "status": 503,
+        "code": "draining",
+        "detail": "later",
+        "retry_safe": retry_safe,
+        "retry_after_s": 1,
+    }
+    return {"line": line, "problem": fields}
+
+
+def test_lines_refused_for_load_are_sent_again() -> None:
+    """Only those, as often as it takes; the others' outcomes are read on from the first reply."""
+    talk, player = session()
+    rows = [{**job("succeeded", result=text), "id": name} for text, name in (("B", "new-2"), ("C", "new-3"))]
+    player.play(
+        mapping.outcomes(talk, source(talk, ["a", "b", "c"]), follow=True),
+        ndjson(*accepted(1), busy(2), busy(3), ended(1, "A")),
+        reply_lines({"line": 1, "id": "new-2"}, busy(2)),
+        reply_lines({"line": 1, "id": "new-3"}),
+        reply({"jobs": rows, "next": None}),
+    )
+    assert player.emitted == ["A", "B", "C"]
+    assert [request.body.count(b"\n") for request in player.asked[:3]] == [3, 2, 1]
+    assert b'"args":"c"' in player.asked[2].body
+    assert player.pauses == [pytest.approx(1.1)] * 2
+
+
+def test_lines_refused_for_good_stay_so() -> None:
+    """Nothing is sent again that the daemon does not call safe, and a failing second try loses nothing."""
+    talk, player = session()
+    body = ndjson(*accepted(1), busy(2, retry_safe=False), ended(1, "A"))
+    player.play(mapping.outcomes(talk, source(talk, [1, 2]), follow=True), body)
+    assert player.emitted[0] == "A"
+    assert isinstance(player.emitted[1], Refused)
+
+    talk, player = session()
+    body = ndjson(*accepted(1), busy(2), ended(1, "A"))
+    player.play(mapping.outcomes(talk, source(talk, [1, 2]), follow=True), body, problem(403, "forbidden"))
+    assert player.emitted[0] == "A"
+    assert isinstance(player.emitted[1], Refused)
 
 
 def test_two_batches_are_in_flight() -> None:

@@ -139,6 +139,31 @@ def test_a_seal_tells_two_attempts_apart_wherever_a_read_ends(cut: int) -> None:
     assert by_attempt == {(7, 1): ["of seven", "part"], (8, 1): ["of eight"]}
 
 
+def test_a_line_that_one_attempt_has_begun_is_not_continued_by_the_next() -> None:
+    """All of the first one's text had been read before it ended, so there is no seal."""
+    pipe = Pipe()
+    pipe.now = (7, 1)
+    pipe.read(b"seven")
+    pipe.now = (8, 1)
+    pipe.printed.finish((7, 1))
+    pipe.read(b"eight\nnine")
+    pipe.now = None
+    pipe.read(b"nobody\n")
+    assert pipe.got == [((7, 1), ["seven"]), ((8, 1), ["eight"]), ((8, 1), ["nine"])]
+
+
+def test_an_end_takes_no_line_that_a_later_attempt_has_begun() -> None:
+    """Two ends in one batch: each takes its own."""
+    pipe = Pipe()
+    pipe.now = (8, 1)
+    pipe.read(b"eight")
+    pipe.now = None
+    pipe.printed.finish((7, 1))
+    assert pipe.got == []
+    pipe.printed.finish((8, 1))
+    assert pipe.got == [((8, 1), ["eight"])]
+
+
 def test_a_separator_that_starts_no_seal_is_text() -> None:
     pipe = Pipe()
     pipe.now = (1, 1)

@@ -150,6 +150,43 @@ def test_more_jobs_than_are_remembered(store: SqliteStore, monkeypatch: pytest.M
     assert claimed == [stored(store, job) for job in jobs]
 
 
+def test_nothing_is_remembered_of_jobs_that_will_not_be_claimed(store: SqliteStore) -> None:
+    """Cancelled, expired or never stored: no memory is kept for them."""
+    cancelled, expired = job_of(), job_of()
+    store.submit([cancelled])
+    store.move([Move(id=cancelled.id, frm=("queued",), to="cancelled", reason=None, at=NOW)])
+    store.submit([expired])
+    store._db.execute("UPDATE jobs SET expires_at=? WHERE no=?", (NOW, expired.no))
+    assert len(store.expire(NOW, 10)) == 1
+    remembered = store._session.fresh.take
+    assert remembered(range(1, 10)) == [None] * 9
+    job = running(store)
+    chunk = Append(
+        chunk=Chunk(no=job.no, seq=3, count=1, kind="log", epoch=1, at=NOW, body=b"1"), owner="cpu-1"
+    )
+    with pytest.raises(sqlite3.IntegrityError):
+        store.group([Call("submit", ([job_of()],)), Call("append", ([chunk, chunk],))])
+    assert remembered(range(1, 10)) == [None] * 9
+
+
+def test_groups_of_many_kinds(store: SqliteStore) -> None:
+    """However many tasks and workers meet in one group, every job is stored and settled as it is."""
+    jobs = [job_of(task=f"task-{i % 40}", priority=i % 7, args=b"%d" % i) for i in range(120)]
+    jobs += [job_of(task="task-0", args=b"%d" % i) for i in range(30)]
+    store.submit(jobs)
+    assert [stored(store, job) for job in jobs] == jobs
+    wants = {f"task-{i}": 100 for i in range(40)}
+    claims = [Claim(f"cpu-{i}", "process", wants, 9, NOW) for i in range(16)] + [
+        Claim("big", "process", wants, 9, NOW)
+    ]
+    claimed = [job for batch in store.claim(claims) for job in batch]
+    ends = [end_of(job, result=job.args) for job in claimed]
+    assert store.settle(ends) == [True] * 150
+    for job, end in zip(claimed, ends, strict=True):
+        row = stored(store, job)
+        assert (row.state, row.owner, row.result, row.seq) == ("succeeded", end.owner, job.args, end.seq)
+
+
 def test_states_that_make_no_sense_are_no_sql(store: SqliteStore) -> None:
     """A state becomes part of a statement; others than the table's are refused before."""
     job = running(store)
@@ -339,6 +376,8 @@ def test_a_locked_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -
         (statements.jobs_where(statements.BY_ID), "sqlite_autoindex_jobs_1"),
         (statements.chunk_window(statements.CHUNKS_AFTER), "sqlite_autoindex_chunks_1"),
         (statements.chunk_window(statements.ITEMS_AFTER), "chunks_items"),
+        (statements.NEXT_ITEM, "chunks_items"),
+        (statements.ORPHANS_GONE, "jobs_due"),
         (statements.settle("failed", 4), "INTEGER PRIMARY KEY"),
         (statements.settle_alike("succeeded", 64), "INTEGER PRIMARY KEY"),
         (statements.CLAIM, "INTEGER PRIMARY KEY"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from jobsvc.model.frames import Begin, Cancel, Credit, Items, Log, Ping, Pong, Q
 from jobsvc.model.limits import MIB, STREAM_WINDOW_BYTES
 from jobsvc.worker.outbox import BATCH_BYTES
 from tests.worker.conftest import StartWorker
-from tests.worker.harness import WorkerHarness
+from tests.worker.harness import WAIT_S, WorkerHarness
 
 # -- one coroutine, two worlds
 
@@ -107,8 +108,9 @@ def test_mark_names_who_holds_up_the_loop(io: WorkerHarness, tmp_path: Path) -> 
     hog = io.start("hog", str(tmp_path / "go"), executor="loop")
     io.send(hog)
     io.until(Log)
-    while io.mark()[0] == 0:  # its second step is about to begin
-        pass
+    deadline = time.monotonic() + WAIT_S
+    while io.mark()[0] == 0 and time.monotonic() < deadline:
+        pass  # its second step is about to begin, and lasts
     assert io.mark()[:2] == (hog.no, 1)
     (tmp_path / "go").touch()
     assert io.result(hog).error is None
@@ -128,8 +130,12 @@ def test_output_finds_its_job(io: WorkerHarness) -> None:
         assert io.result(start).error is None
         messages = [log["message"] for log in io.logs(start.no)]
         expected = ["start", "child", "thread", "child again", "end"]
-        assert sorted(m for m in messages if "#warn" not in m) == sorted(f"{name} {word}" for word in expected)
-        assert [log["source"] for log in io.logs(start.no) if f"{name} logged" in log["message"]] == ["stderr"]
+        assert sorted(m for m in messages if "#warn" not in m) == sorted(
+            f"{name} {word}" for word in expected
+        )
+        assert [log["source"] for log in io.logs(start.no) if f"{name} logged" in log["message"]] == [
+            "stderr"
+        ]
     assert io.quit() == (0, "", "")
 
 
@@ -214,7 +220,9 @@ def test_threads_are_named_reused_and_captured(io: WorkerHarness) -> None:
         assert [log["message"] for log in io.logs(start.no)] == ["in a thread"]
 
 
-def test_threads_run_side_by_side_and_the_rest_can_be_recalled(start_worker: StartWorker, tmp_path: Path) -> None:
+def test_threads_run_side_by_side_and_the_rest_can_be_recalled(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
     """Two threads: two attempts begin, a third waits; it comes back by a recall, and a fourth by a cancel."""
     worker = start_worker("io", ("looping",), threads=2)
     worker.ready()
@@ -239,7 +247,10 @@ def test_waiting_attempt_gets_the_next_free_thread(start_worker: StartWorker, tm
     """It begins when the one before has ended, and says so before its result."""
     worker = start_worker("io", ("looping",), threads=1)
     worker.ready()
-    first, second = worker.start("until", str(tmp_path / "go"), executor="thread"), worker.start("thread_name", executor="thread")
+    first, second = (
+        worker.start("until", str(tmp_path / "go"), executor="thread"),
+        worker.start("thread_name", executor="thread"),
+    )
     worker.send(first, second)
     worker.begun(first)
     (tmp_path / "go").touch()

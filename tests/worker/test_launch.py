@@ -26,8 +26,10 @@ def run(*words: str, parent: int | None = None) -> subprocess.CompletedProcess[s
 
 def test_prepares_the_process(tmp_path: Path) -> None:
     """Own session, umask, limits, folder, and the program's own status."""
-    script = "ps -o sid= -p $$ | tr -d ' '; echo $$; umask; ulimit -Sn; ulimit -Hn; pwd; exit 5"
-    done = run("--umask", "027", "--rlimit", "NOFILE=64:128", "--chdir", str(tmp_path), "--", "sh", "-c", script)
+    script = "cut -d' ' -f6 /proc/$$/stat; echo $$; umask; ulimit -Sn; ulimit -Hn; pwd; exit 5"
+    done = run(
+        "--umask", "027", "--rlimit", "NOFILE=64:128", "--chdir", str(tmp_path), "--", "sh", "-c", script
+    )
     session, pid, mask, soft, hard, folder = done.stdout.split()
     assert session == pid
     assert (mask, soft, hard, folder) == ("0027", "64", "128", str(tmp_path.resolve()))
@@ -69,7 +71,7 @@ def test_orphan_does_not_start() -> None:
 
 
 def test_kill_of_the_parent_kills_the_worker(tmp_path: Path) -> None:
-    """SIGKILL of the process that started a cpu worker ends the worker, though it computes and holds the channel."""
+    """SIGKILL of the process that started a cpu worker ends the worker, though its channel is still open."""
     ours, theirs = socket.socketpair()
     config = {
         "kind": "cpu", "boot": "b", "modules": ["computing"], "path": [str(TASKS_DIR)],
@@ -84,10 +86,20 @@ def test_kill_of_the_parent_kills_the_worker(tmp_path: Path) -> None:
         "print(child.pid, flush=True)\n"
         "child.wait()\n"
     )
-    words = [sys.executable, "-c", parent_code, str(LAUNCH), msgspec.json.encode(config).decode(), str(theirs.fileno())]
-    with ours, subprocess.Popen(
-        words, cwd=PACKAGE_DIR, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    words = [
+        sys.executable,
+        "-c",
+        parent_code,
+        str(LAUNCH),
+        msgspec.json.encode(config).decode(),
+        str(theirs.fileno()),
+    ]
+    with (
+        ours,
+        subprocess.Popen(
+            words, cwd=PACKAGE_DIR, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True
+        ) as parent,
+    ):
         theirs.close()
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())

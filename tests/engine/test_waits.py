@@ -1,0 +1,269 @@
+"""Looking at jobs, waiting for them, following many; and keys, by which a submit may be sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import CancelledError
+
+from jobsvc.model.job import Job
+from jobsvc.model.limits import KEEP_S
+from jobsvc.ports import JobFilter
+from tests.engine.fakes import PumpedStore, Rig, error_of, result_of
+
+Slow = tuple[Rig, PumpedStore]
+
+
+# -- one -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_waiter_is_told(rig: Rig) -> None:
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    waiting = [rig.engine.wait(job.id, "default", 60) for _ in range(3)]
+    worker.succeed(job, b"1")
+    assert [result_of(each).result for each in waiting] == [b"1"] * 3
+
+
+def test_a_waiter_may_leave_and_the_others_stay(rig: Rig) -> None:
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    leaving, staying = (rig.engine.wait(job.id, "default", 60) for _ in range(2))
+    leaving.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    leaving.cancel()
+    worker.succeed(job)
+    assert result_of(staying).state == "succeeded"
+    assert rig.engine.bus._interests == {}
+
+
+def test_at_the_end_of_the_wait_the_job_is_given_as_it_is(rig: Rig) -> None:
+    rig.worker("io")
+    job = rig.submit("thumbnail")
+    waiting = rig.engine.wait(job.id, "default", 5, fresh=job)
+    rig.clock.advance(4.9)
+    assert not waiting.called
+    rig.clock.advance(0.1)
+    assert result_of(waiting).state == "running"
+    assert rig.engine.bus._interests == {}
+
+
+def test_a_wait_for_what_is_done_or_unknown_is_over_at_once(rig: Rig) -> None:
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    worker.succeed(job)
+    assert result_of(rig.engine.wait(job.id, "default", 60)).done
+    assert error_of(rig.engine.wait(bytes(16), "default", 60)).code == "not_found"
+    assert error_of(rig.engine.wait(job.id, "other", 60)).code == "not_found"
+    assert rig.engine.bus._interests == {}
+
+
+def test_a_wait_for_the_next_revision_is_woken_by_each_change(rig: Rig) -> None:
+    worker = rig.worker("io", {"thread": 1})
+    first, job = rig.submit("thumbnail"), rig.submit("thumbnail", retries=1)
+    seen = [(job.revision, job.state)]
+    for act in (
+        lambda: worker.succeed(first),
+        lambda: worker.progress(job, 1, 2),
+        lambda: rig.cancel(job),
+        lambda: worker.fail(job, "cancelled"),
+    ):
+        waiting = rig.engine.wait(job.id, "default", 60, revision=seen[-1][0])
+        assert not waiting.called
+        act()
+        changed = result_of(waiting)
+        seen.append((changed.revision, changed.state))
+    assert seen == [(1, "queued"), (2, "running"), (3, "running"), (4, "stopping"), (5, "cancelled")]
+
+
+def test_a_revision_is_shown_only_with_what_it_stands_for(slow: Slow) -> None:
+    """Else a client that has seen it with the old state would not be told of the new one."""
+    rig, store = slow
+    store.held = False
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail", retries=1)
+    store.held = True
+    for act in (lambda: worker.progress(job, 1, 2), lambda: rig.cancel(job), lambda: worker.fail(job)):
+        before = rig.get(job)
+        shown = (before.revision, before.state, before.progress)
+        act()
+        now = rig.get(job)
+        assert (now.revision, now.state, now.progress) == shown
+        waiting = rig.engine.wait(job.id, "default", 60, revision=shown[0])
+        store.settle_down()
+        changed = result_of(waiting)
+        assert changed.revision == shown[0] + 1
+
+
+def test_items_and_logs_make_no_revision(rig: Rig) -> None:
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    waiting = rig.engine.wait(job.id, "default", 60, revision=2)
+    worker.items(job, 1)
+    worker.log(job, "x")
+    assert not waiting.called
+    worker.succeed(job)
+    assert result_of(waiting).revision == 3
+
+
+def test_started_at_is_known_as_soon_as_the_code_runs(rig: Rig) -> None:
+    """By its message, or by the mark of a quick one."""
+    io, cpu = rig.worker("io"), rig.worker("cpu")
+    rig.timed(cpu, "quick", 0.0001)
+    told, marked = rig.submit("thumbnail"), rig.submit("quick")
+    rig.clock.advance(1)
+    assert (rig.get(told).started_at, rig.get(marked).started_at) == (None, None)
+    io.begin(told)
+    cpu.begin(marked, frame=False)
+    assert rig.get(told).started_at == rig.get(marked).started_at == rig.now_us()
+
+
+def test_an_old_id_is_purged_and_an_unknown_one_not_found(rig: Rig) -> None:
+    made = rig.job("thumbnail").id
+    assert error_of(rig.engine.get(made, "default")).code == "not_found"
+    rig.clock.advance(KEEP_S + 1)
+    assert error_of(rig.engine.get(made, "default")).code == "purged"
+    assert error_of(rig.engine.get(bytes(16), "default")).code == "not_found"
+
+
+# -- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_many_until_all_or_any_is_done(rig: Rig) -> None:
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 3)
+    ids = [job.id for job in jobs]
+    everyone = rig.engine.wait_many([*ids, bytes(16)], "default", 60, "all")
+    anyone = rig.engine.wait_many(ids, "default", 60, "any")
+    worker.succeed(jobs[1])
+    assert [job.done for job in result_of(anyone).values()] == [False, True, False]
+    worker.succeed(jobs[0])
+    assert not everyone.called
+    worker.succeed(jobs[2])
+    found = result_of(everyone)
+    assert list(found) == ids  # what is not there is missing
+    assert all(job.done for job in found.values())
+    assert rig.engine.bus.follows == {}
+
+
+def test_many_end_with_the_time_and_leave_nothing(rig: Rig) -> None:
+    rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 2)
+    waiting = rig.engine.wait_many([job.id for job in jobs], "default", 5, "all")
+    rig.clock.advance(5)
+    assert [job.state for job in result_of(waiting).values()] == ["running"] * 2
+    assert result_of(rig.engine.wait_many([bytes(16)], "default", 5, "all")) == {}
+    assert result_of(rig.engine.wait_many([jobs[0].id], "other", 5, "all")) == {}
+    leaving = rig.engine.wait_many([job.id for job in jobs], "default", 5, "any")
+    leaving.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    leaving.cancel()
+    assert rig.engine.bus.follows == {}
+
+
+def test_a_follower_gets_jobs_in_the_order_in_which_they_end(rig: Rig) -> None:
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 3)
+    seen: list[bytes] = []
+
+    def sink(ended: Sequence[Job]) -> None:
+        assert all(job.done for job in ended)
+        seen.extend(job.id for job in ended)
+
+    follower = rig.engine.follow(jobs, sink)
+    for place in (2, 0, 1):
+        worker.succeed(jobs[place])
+    assert seen == [jobs[2].id, jobs[0].id, jobs[1].id]
+    assert follower.left == set()
+    assert rig.engine.bus.follows == {}
+
+
+def test_a_follower_gets_what_ended_together_in_one_batch(slow: Slow) -> None:
+    rig, store = slow
+    store.held = False
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 3)
+    batches: list[int] = []
+    rig.engine.follow(jobs, lambda ended: batches.append(len(ended)))
+    store.held = True
+    worker.say(
+        *(message for job in jobs for message in [_result(rig, worker.start_of(job))])
+    )
+    store.settle_down()
+    assert batches == [3]
+
+
+def _result(rig: Rig, start: object) -> object:
+    from jobsvc.model.frames import Result, Start
+
+    assert isinstance(start, Start)
+    return Result(start.no, start.epoch, rig.now_us(), 0.01, None, 0, b"null")
+
+
+def test_a_job_followed_twice_is_told_once(rig: Rig) -> None:
+    """Two lines of one upload with the same key are one job."""
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    seen: list[Job] = []
+    rig.engine.follow([job, job], seen.extend)
+    left = rig.engine.follow([job, job], seen.extend)
+    left.close()
+    worker.succeed(job)
+    assert len(seen) == 1
+    assert rig.engine.bus.follows == {}
+
+
+def test_a_follower_of_replayed_jobs_gets_those_that_have_ended(rig: Rig) -> None:
+    worker = rig.worker("io")
+    ended, running = rig.submit_many("thumbnail", 2)
+    worker.succeed(ended)
+    seen: list[bytes] = []
+    rig.engine.follow([ended, running], lambda jobs: seen.extend(job.id for job in jobs), replayed=True)
+    assert seen == [ended.id]
+    worker.succeed(running)
+    assert seen == [ended.id, running.id]
+
+
+def test_a_list_knows_which_tasks_are_gone(rig: Rig) -> None:
+    job = rig.submit("thumbnail")
+    rig.reload({name: spec for name, spec in rig.engine.tasks.items() if name != "thumbnail"})
+    [row] = result_of(rig.engine.list(JobFilter()))
+    assert (row.id, row.state, row.reason) == (job.id, "queued", "no_such_task")
+    [found] = result_of(rig.engine.get_many([job.id], "default")).values()
+    assert found.reason == "no_such_task"
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_key_and_body_give_the_same_job(rig: Rig) -> None:
+    worker = rig.worker("io", {"thread": 4})
+    job = rig.submit("thumbnail", {"path": "a", "width": 1}, key="k")
+    [again] = result_of(rig.engine.submit([rig.job("thumbnail", {"width": 1, "path": "a"}, header="k")]))
+    assert again.replayed
+    assert again.job is not None
+    assert again.job.id == job.id
+    assert len(worker.handed) == 1
+    assert rig.engine.board.running["thumbnail"] == 1
+    worker.succeed(job, b"1")
+    [after] = result_of(rig.engine.submit([rig.job("thumbnail", {"path": "a", "width": 1}, key="k")]))
+    assert after.job is not None
+    assert (after.job.state, after.job.result) == ("succeeded", b"1")
+    assert rig.engine.counters[("submitted",)] == 1
+
+
+def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
+    worker = rig.worker("io")
+    rig.submit("thumbnail", {"path": "a"}, key="k")
+    for other in (rig.job("thumbnail", {"path": "b"}, key="k"), rig.job("thumbnail", {"path": "a"}, key="k", priority=1)):
+        [answer] = result_of(rig.engine.submit([other]))
+        assert answer.job is None
+    assert len(worker.handed) == 1
+    assert rig.engine.board.running["thumbnail"] == 1
+
+
+def test_a_key_belongs_to_its_tenant(rig: Rig) -> None:
+    first = rig.submit("thumbnail", key="k")
+    second = rig.job("thumbnail", key="k")
+    second.tenant = "other"
+    [answer] = result_of(rig.engine.submit([second]))
+    assert answer.job is not None
+    assert answer.job.id != first.id

@@ -1,0 +1,175 @@
+"""The control channel: what one side encodes the other side decodes, however the bytes are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobsvc.model.errors import Exit, JobError, Where
+from jobsvc.model.frames import (
+    Begin, Cancel, Credit, Deframer, FrameError, FromWorker, Hello, Items, Log, Manifest, Message, Part, Ping, Pong,
+    Progress, Quit, Recall, Result, Returned, Start, ToWorker, encode, split,
+)  # fmt: skip
+from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES, RESULT_MAX_BYTES
+from jobsvc.model.task import CommandSpec, Policy, Port, TaskSpec
+
+SPEC = TaskSpec(
+    name="cat", module="m", executor="command", args_tree=b"\x80", args_schema=b"{}", result_schema=b"{}",
+    policy=Policy(max_attempts=3), ports=(Port("out", "out"),), command=CommandSpec(("cat", "{path}"), env={"A": "b"}),
+)  # fmt: skip
+ERROR = JobError(
+    "crashed", "pkg.Error", "bad", traceback="…", exit=Exit(signal=9, name="SIGKILL"), where=Where("process", "w", 1, 2)
+)
+FROM: list[Message] = [
+    Hello(1, 42, "boot"),
+    Manifest([SPEC]),
+    Manifest([], "Traceback"),
+    Begin(1, 2, 3),
+    Result(1, 2, 3, 0.25, None, 0, b'"x"'),
+    Result(1, 2, 0, 0.25, ERROR),
+    Items(1, 2, "out", 3, 0, b"1\n2\n3"),
+    Log(1, 2, 1, 0, b"{}"),
+    Progress(1, 2, b'{"n":1}'),
+    Returned([(1, 2), (3, 4)]),
+    Pong(7, 1_000),
+]
+TO: list[Message] = [
+    Start(1, 2, bytes(16), "cat", "command", 1, 2.5, quick=True, body=b'{"path":"x"}'),
+    Cancel(1, 2, "timeout"),
+    Recall(),
+    Credit(1, 2, "out", 300),
+    Ping(7),
+    Quit(),
+]
+
+
+def payload(*messages: Message) -> bytes:
+    text = msgspec.msgpack.encode(messages)
+    return len(text).to_bytes(4, "big") + text
+
+
+@pytest.mark.parametrize(("union", "messages"), [(FromWorker, FROM), (ToWorker, TO)], ids=["from", "to"])
+def test_every_message_travels(union: object, messages: Sequence[Message]) -> None:
+    assert Deframer(union).feed(encode(messages)) == messages
+
+
+def test_every_message_has_a_tag_of_its_own() -> None:
+    tags = [kind.__struct_config__.tag for kind in Message.__subclasses__()]
+    assert len(set(tags)) == len(tags)
+    assert {type(message) for message in (*FROM, *TO)} | {Part} == set(Message.__subclasses__())
+
+
+@given(st.lists(st.integers(1, 60), max_size=60))
+def test_the_bytes_may_be_cut_anywhere(cuts: list[int]) -> None:
+    data = encode(FROM[:5]) + encode(FROM[5:])
+    deframer, out, at = Deframer(FromWorker), [], 0
+    for size in [*cuts, len(data)]:
+        out += deframer.feed(data[at : at + size])
+        at += size
+    assert out == FROM
+
+
+def test_frames_that_come_together_are_all_there() -> None:
+    assert Deframer(FromWorker).feed(b"".join(encode([message]) for message in FROM)) == FROM
+
+
+def test_an_empty_batch_is_a_frame_without_messages() -> None:
+    assert Deframer(FromWorker).feed(encode([])) == []
+
+
+# -- large bodies ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, 5 * PART_BYTES + 3])
+def test_large_bodies_travel_in_parts_and_arrive_whole(size: int) -> None:
+    body = bytes(n % 251 for n in range(size))
+    messages = [
+        Begin(1, 1, 1),
+        Items(1, 1, "out", 1, 0, body),
+        Result(1, 1, 1, 0.5, None, 0, body),
+        Log(2, 1, 1, 0, b"{}"),
+    ]
+    pieces = [piece for message in messages for piece in split(msgspec.structs.replace(message))]
+    assert all(len(getattr(p, "body", b"")) + len(getattr(p, "data", b"")) <= PART_BYTES for p in pieces)
+    assert Deframer(FromWorker).feed(encode(messages)) == messages
+    start = Start(1, 1, bytes(16), "t", "process", 1, body=body)
+    assert Deframer(ToWorker).feed(encode([start])) == [start]
+
+
+def test_no_frame_of_a_large_body_holds_up_the_channel() -> None:
+    """Between its parts messages of other attempts may come, and both arrive."""
+    body = b"x" * (3 * PART_BYTES)
+    parts = [encode([piece]) for piece in split(Result(1, 1, 1, 0.5, None, 0, body))]
+    assert len(parts) == 3
+    other = Items(2, 1, "out", 1, 0, b"1")
+    assert max(len(part) for part in parts) < PART_BYTES + 100
+    deframer = Deframer(FromWorker)
+    got = [message for part in parts for message in (*deframer.feed(encode([other])), *deframer.feed(part))]
+    assert got[:3] == [other] * 3
+    assert isinstance(got[3], Result)
+    assert (got[3].body, got[3].parts) == (body, 0)
+
+
+def test_parts_of_two_attempts_may_alternate() -> None:
+    bodies = {1: b"a" * (2 * PART_BYTES), 2: b"b" * (2 * PART_BYTES)}
+    pieces = [list(split(Items(no, 1, "out", 1, 0, body))) for no, body in bodies.items()]
+    mixed = [piece for pair in zip(*pieces, strict=True) for piece in pair]
+    got = Deframer(FromWorker).feed(payload(*mixed))
+    assert {message.no: message.body for message in got if isinstance(message, Items)} == bodies
+
+
+def test_the_largest_result_travels() -> None:
+    body = b"x" * RESULT_MAX_BYTES
+    [got] = Deframer(FromWorker).feed(encode([Result(1, 1, 1, 0.5, None, 0, body)]))
+    assert isinstance(got, Result)
+    assert got.body == body
+
+
+# -- broken peers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(4),
+        (FRAME_MAX_BYTES + 1).to_bytes(4, "big"),
+        b"\xff\xff\xff\xff",
+        payload()[:4] + b"\xc1",
+        b"\x00\x00\x00\x01\x01",
+        b"\x00\x00\x00\x02\xa1x",
+        payload(Ping(1)),  # this side does not send that
+        len(bad := msgspec.msgpack.encode([[99, 1]])).to_bytes(4, "big") + bad,
+        len(bad := msgspec.msgpack.encode([[3, "x", 1, 1]])).to_bytes(4, "big") + bad,
+        len(bad := msgspec.msgpack.encode([[3, 1]])).to_bytes(4, "big") + bad,
+        len(bad := msgspec.msgpack.encode([[5, 1, 1, "S", 1]]).replace(b"\xa1S", b"\xa1\xff")).to_bytes(4, "big") + bad,
+        payload(Result(1, 1, 1, 0.5, None, 2, b"")),
+        payload(Part(1, 1, b"x"), Result(1, 1, 1, 0.5, None, 2, b"")),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_frame_of_ours_is_refused(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        Deframer(FromWorker).feed(data)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
+    deframer = Deframer(FromWorker)
+    try:
+        out = deframer.feed(data)
+    except FrameError:
+        return
+    assert all(isinstance(message, Message) for message in out)
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_noise_of_a_right_length_is_refused_or_a_list_of_messages(text: bytes) -> None:
+    try:
+        out = Deframer(FromWorker).feed(len(text).to_bytes(4, "big") + text)
+    except FrameError:
+        return
+    assert all(isinstance(message, Message) for message in out)
