@@ -77,12 +77,10 @@ class Measured(Daemon):
             LoadFailed: not all requests were answered as they should.
         """
         if succeeded:
-            plan.marker = _SUCCEEDED
+            plan.marker, plan.marks = _SUCCEEDED, succeeded
         before_s = self.usage().cpu_s
         outcome = run(plan)
         outcome.server_cpu_s = self.usage().cpu_s - before_s
-        if succeeded and outcome.marks != succeeded * outcome.replies:
-            raise LoadFailed(f"{outcome.marks} of {succeeded * outcome.replies} jobs succeeded")
         return outcome
 
     def settle(self) -> None:

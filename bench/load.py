@@ -44,12 +44,14 @@ class Plan(msgspec.Struct, kw_only=True):
     """Between a reply and the next request; with one connection only."""
     status: int = 200
     marker: bytes = b""
+    marks: int = 0
+    """How often the marker must occur in each reply; 0: any number of times."""
     gate: str = ""
     """A file that is made once each connection has sent its first request; time begins then."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What came back. `wrong`: replies of another status, the first of which is shown in `sample`.
+    """What came back. `wrong`: replies with another status or number of marks; `sample` shows the end of the first.
 
     `cpu_s` is the load generator's own processor time, `server_cpu_s` that of the server, where somebody looked.
     """
@@ -190,16 +192,17 @@ class _Run:
         outcome.replies += 1
         outcome.marks += reply.marks
         outcome.body_bytes += reply.body_bytes
-        if reply.status != self._plan.status:
+        plan = self._plan
+        if reply.status != plan.status or (plan.marks and reply.marks != plan.marks):
             outcome.wrong += 1
-            outcome.sample = outcome.sample or f"{reply.status} {reply.start.decode(errors='replace')}"
+            outcome.sample = outcome.sample or f"{reply.status} {reply.end.decode(errors='replace')}"
 
 
 def run(plan: Plan) -> Outcome:
     """Carry out a plan in a process of its own.
 
     Raises:
-        LoadFailed: it could not be carried out, or a reply had another status than it must.
+        LoadFailed: it could not be carried out, or a reply was not what it must be.
     """
     child = subprocess.run(
         [sys.executable, "-m", "bench.load"],
@@ -212,9 +215,7 @@ def run(plan: Plan) -> Outcome:
         raise LoadFailed(child.stderr.decode(errors="replace").strip().splitlines()[-1])
     outcome = msgspec.msgpack.decode(child.stdout, type=Outcome)
     if outcome.wrong:
-        raise LoadFailed(
-            f"{outcome.wrong} of {outcome.replies} replies were not {plan.status}: {outcome.sample}"
-        )
+        raise LoadFailed(f"{outcome.wrong} of {outcome.replies} replies are wrong: {outcome.sample}")
     return outcome
 
 

@@ -10,6 +10,9 @@ _LENGTH = b"content-length:"
 _CHUNKED = b"transfer-encoding: chunked"
 
 
+END_BYTES = 400
+
+
 class BadReply(Exception):
     """These bytes are no reply this reader knows."""
 
@@ -23,7 +26,7 @@ class ReplyReader:
     Attributes:
         status: of the reply in hand.
         body_bytes, marks: of its body so far.
-        start: the first bytes of its body, to show when it is not what was expected.
+        end: the last bytes of its body, to show when it is not what was expected.
     """
 
     def __init__(self, marker: bytes = b"") -> None:
@@ -37,7 +40,7 @@ class ReplyReader:
         self.status = 0
         self.body_bytes = 0
         self.marks = 0
-        self.start = b""
+        self.end = b""
         self._tail = b""
         self._left = -1
         """Of the body, or of the chunk in hand with its line end; -1: not known yet."""
@@ -109,8 +112,7 @@ class ReplyReader:
 
     def _take(self, body: bytes) -> None:
         self.body_bytes += len(body)
-        if not self.start:
-            self.start = body[:300]
+        self.end = body[-END_BYTES:]
         if not self._marker:
             return
         if self._tail:

@@ -96,7 +96,9 @@ _SIZES = {"K": 1024, "M": 1024 * 1024}
 
 def _size(text: str) -> int:
     unit = _SIZES.get(text[-1:].upper())
-    return _whole(1, ARGS_CEILING_BYTES)(text) if unit is None else _whole(1, ARGS_CEILING_BYTES // unit)(text[:-1]) * unit
+    if unit is None:
+        return _whole(1, ARGS_CEILING_BYTES)(text)
+    return _whole(1, ARGS_CEILING_BYTES // unit)(text[:-1]) * unit
 
 
 def _durability(text: str) -> str:
@@ -112,19 +114,41 @@ def _switch(text: str) -> bool:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("tasks", "MODULE with tasks, found from the start folder (repeatable; required)", str, repeat=True),
-    Option("path", "DIR that goes before the start folder on the workers' import path (repeatable)", str, repeat=True),
-    Option("listen", f"ENDPOINT to listen on, in Twisted's endpoint words (repeatable) [default: {LISTEN}]", str, repeat=True),
-    Option("data-dir", "DIR for the database, the token and endpoint.json [default: the user's state folder]", Path),
+    Option(
+        "tasks", "MODULE with tasks, found from the start folder (repeatable; required)", str, repeat=True
+    ),
+    Option(
+        "path",
+        "DIR that goes before the start folder on the workers' import path (repeatable)",
+        str,
+        repeat=True,
+    ),
+    Option(
+        "listen",
+        f"ENDPOINT to listen on, in Twisted's endpoint words (repeatable) [default: {LISTEN}]",
+        str,
+        repeat=True,
+    ),
+    Option(
+        "data-dir",
+        "DIR for the database, the token and endpoint.json [default: the user's state folder]",
+        Path,
+    ),
     Option("cpu-workers", "processes for executor=process [default: usable CPUs]", _whole(1, WORKERS_MAX)),
     Option("threads", f"threads for executor=thread [default: {THREADS}]", _whole(1, THREADS_MAX)),
-    Option("loop-slots", f"coroutines at once for executor=loop [default: {LOOP_SLOTS}]", _whole(1, SLOTS_MAX)),
+    Option(
+        "loop-slots", f"coroutines at once for executor=loop [default: {LOOP_SLOTS}]", _whole(1, SLOTS_MAX)
+    ),
     Option(
         "durability",
-        "power: accepted jobs survive a power cut; process: kill -9; memory: nothing survives the daemon [default: power]",
+        "what accepted jobs survive. power: a power cut; process: kill -9; memory: nothing [default: power]",
         _durability,
     ),
-    Option("args-max", f"BYTES of arguments per job, K and M understood [default: {ARGS_MAX_BYTES // 1024}K]", _size),
+    Option(
+        "args-max",
+        f"BYTES of arguments per job, K and M understood [default: {ARGS_MAX_BYTES // 1024}K]",
+        _size,
+    ),
     Option("drain-s", f"SECONDS a stop waits for running jobs [default: {DRAIN_S:g}]", _seconds(DRAIN_MAX_S)),
     Option("keep-s", f"SECONDS a finished job is kept [default: {KEEP_S:g}, 7 days]", _seconds(KEEP_MAX_S)),
     Option("reload", "watch the task modules and reload them when they change", _switch, flag=True),
@@ -159,7 +183,9 @@ def build(given: Mapping[str, Sequence[str] | str], environ: Mapping[str, str]) 
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
     if not values.get("tasks"):
-        raise ConfigError("no --tasks: name the module that holds your tasks, for example --tasks mytasks (JOBSVC_TASKS)")
+        raise ConfigError(
+            "no --tasks: name the module of your tasks, for example --tasks mytasks (JOBSVC_TASKS)"
+        )
     for module in values["tasks"]:
         if not all(part.isidentifier() for part in module.split(".")):
             hint = f"; did you mean {Path(module).stem}?" if module.endswith(".py") else ""

@@ -28,7 +28,8 @@ Durability = Literal["power", "process", "memory"]
 
 class Submitted(msgspec.Struct, gc=False):
     """What became of one submitted job. `job` is the row as stored: the new one, or with `replayed` the earlier one
-    of the same key and body; None when the key belongs to another body (`key_reused`)."""  # fmt: skip
+    of the same key and body; None when the key belongs to another body (`key_reused`).
+    """  # fmt: skip
 
     job: Job | None
     replayed: bool = False
@@ -92,7 +93,9 @@ class Step(msgspec.Struct, gc=False):
 
 class Append(msgspec.Struct, gc=False):
     """A chunk of an active attempt. `owner` fences it. For kind `progress` the row's progress, seq and `revision`
-    are written too. An item chunk with `n` None is numbered by the store: on from the last item of that stream. Chunks of the same kind and stream that lie whole within `drop_from`…`drop_through` go (0: none)."""  # fmt: skip
+    are written too. An item chunk with `n` None is numbered by the store: on from the last item of that stream.
+    Chunks of the same kind and stream that lie whole within `drop_from`…`drop_through` go (0: none).
+    """  # fmt: skip
 
     chunk: Chunk
     owner: str
@@ -160,14 +163,15 @@ class Store(Protocol):
     def recover(self, now: int) -> Deferred[Recovered]:
         """At start, before anything is claimed: what was active is queued again (not counted), or failed `lost` with
         `on_lost=fail`, or cancelled when it was `stopping` because a cancel was asked. A retry that waited for a
-        thread of the old daemon (`orphan_running`) is queued."""
+        thread of the old daemon (`orphan_running`) is queued.
+        """
 
     def close(self) -> Deferred[None]:
         """Finish the writes in hand, checkpoint, close readers, then the writer."""
 
     # -- writes
     def submit(self, jobs: Sequence[Job]) -> Deferred[list[Submitted]]:
-        """Insert; a job with `state="running"` (owner, epoch 1, claim_seq 2) is claimed by the same INSERT. Sets `no`."""
+        """Insert, setting `no`; a job with `state="running"` (owner, epoch 1, claim_seq 2) is claimed by it."""
 
     def append(self, chunks: Sequence[Append]) -> Deferred[list[bool]]:
         """Store chunks of active attempts; False = refused by the fence."""
@@ -214,7 +218,9 @@ class Store(Protocol):
     ) -> Deferred[list[Chunk]]:
         """Stored chunks that hold events numbered above `after`, in order, at least one and about `max_bytes`."""
 
-    def items(self, no: int, stream: str, after: int, max_bytes: int, epoch: int | None) -> Deferred[list[Chunk]]:
+    def items(
+        self, no: int, stream: str, after: int, max_bytes: int, epoch: int | None
+    ) -> Deferred[list[Chunk]]:
         """Item chunks of one stream with item numbers above `after`; of one epoch or of all."""
 
     def attempts(self, no: int) -> Deferred[list[Attempt]]:

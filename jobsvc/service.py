@@ -1,4 +1,4 @@
-"""F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, each step awaited.
+"""F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, step by step.
 
 Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
 ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
@@ -24,8 +24,8 @@ from uuid import uuid4
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,8 +40,8 @@ from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Store, Worker
 from jobsvc.runtime.threads import NamedPool
 from jobsvc.runtime.waiting import Background, within
-from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.connection import StoreRefused
+from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
 from jobsvc.store.threaded import ThreadedStore
 
@@ -93,7 +93,7 @@ class Daemon(Service):
         else:
             file = str(self.folder.database)
             self.store = ThreadedStore(file, config.durability, cast("Any", reactor), self._store_failed)
-        random = Random(secrets.randbits(128))  # noqa: S311 - jitter and ids, no secrets
+        random = Random(secrets.randbits(128))
         self.engine = Engine(
             self.store,
             cast("IReactorTime", reactor),
@@ -129,7 +129,7 @@ class Daemon(Service):
         """Take the directory and the ports, which needs no running reactor; the rest follows once it runs.
 
         Raises:
-            SystemExit: one line that says what is wrong and what to do.
+            StartRefused: one line that says what is wrong and what to do.
         """
         super().startService()
         if self._owns_process:
@@ -139,7 +139,7 @@ class Daemon(Service):
             self.folder.take()
             token = self.folder.token()
         except FolderRefused as error:
-            raise SystemExit(f"jobsvc: {error}") from None
+            raise _refusal(str(error)) from None
         self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
         self.api = cast("Api", self.site.application)
         for description in self.config.listen:
@@ -151,16 +151,16 @@ class Daemon(Service):
         try:
             listening = serverFromString(self._reactor, description).listen(self.site)
         except (ValueError, TypeError, KeyError) as error:
-            raise SystemExit(f"jobsvc: --listen {description}: {error}") from None
+            raise _refusal(f"--listen {description}: {error}") from None
         listening.addCallbacks(self._ports.append, problem.append)
         if problem:
-            raise SystemExit(f"jobsvc: --listen {description}: {problem[0].getErrorMessage()}")
+            raise _refusal(f"--listen {description}: {problem[0].getErrorMessage()}")
         for port in self._ports[-1:]:
             host = port.getHost()
             address = getattr(host, "host", None)
             if address is not None and not ip_address(address).is_loopback and not _encrypted(description):
-                raise SystemExit(
-                    f"jobsvc: --listen {description}: {address} is open to other machines and not encrypted; "
+                raise _refusal(
+                    f"--listen {description}: {address} is open to other machines and not encrypted; "
                     "listen on 127.0.0.1, on unix:, or on ssl: and tls: endpoints"
                 )
 
@@ -236,7 +236,9 @@ class Daemon(Service):
     def _store_failed(self, failure: Failure) -> None:
         """A write the disk refused: nothing may be acknowledged any more. Restart and recovery make it right."""
         self._log.failure("the store failed", failure, action="store_failed")
-        self.fail(f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}")
+        self.fail(
+            f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}"
+        )
 
     def _worn(self, worker: Worker) -> None:
         self.pool.replace(worker.id)
@@ -248,7 +250,11 @@ class Daemon(Service):
         try:
             await self.pool.reload()
         except ModuleLoadError as error:
-            self._log.error("the changed code does not load, the old one goes on: {error}", error=error, action="reload_failed")
+            self._log.error(
+                "the changed code does not load, the old one goes on: {error}",
+                error=error,
+                action="reload_failed",
+            )
 
     # -- what the edge shows of it
 
@@ -274,7 +280,9 @@ class Daemon(Service):
         try:
             return msgspec.structs.asdict(await self.pool.reload())
         except ModuleLoadError as error:
-            raise JobsvcError("conflict", f"the new code does not load, the old one goes on: {error}") from None
+            raise JobsvcError(
+                "conflict", f"the new code does not load, the old one goes on: {error}"
+            ) from None
 
     # -- stop
 
@@ -314,7 +322,7 @@ class Daemon(Service):
             self._watch.stop()
         if was_ready:
             await self._drain()
-        await self.pool.stop()
+        await self.pool.stop(kill=bool(self.engine.board.active))
         if was_ready:
             await self.engine.idle()  # what the workers' end sent back to the queue is committed
         self.engine.close()
@@ -349,6 +357,22 @@ async def _maybe(value: Deferred[None] | None) -> None:
     if value is not None:
         await value
 
+
+class StartRefused(SystemExit, Exception):
+    """The end of a start that cannot go on. An `Exception` too: only of those a twistd in the background tells the one
+    who waits at the terminal, and removes its pid file.
+    """  # fmt: skip
+
+
+def _refusal(words: str) -> StartRefused:
+    """What to raise. Where twistd's log has taken the place of sys.stderr, Python would write the words into that; a
+    person looks elsewhere.
+    """  # fmt: skip
+    line = f"jobsvc: {words}"
+    if sys.stderr is not _terminal():
+        _terminal().write(line + "\n")
+        _terminal().flush()
+    return StartRefused(line)
 
 
 def _terminal() -> TextIO:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorCore
@@ -25,8 +25,10 @@ class Options(usage.Options):
         "Runs jobs that programs submit over HTTP. Example: twistd -n jobsvc --tasks mytasks. "
         "Each option can also be given by the environment variable named with it."
     )
-    optFlags = [[o.name, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if o.flag]
-    optParameters = [
+    optFlags: ClassVar[list[list[str | None]]] = [
+        [o.name, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if o.flag
+    ]
+    optParameters: ClassVar[list[list[str | None]]] = [
         [o.name, None, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if not o.flag and not o.repeat
     ]
 
@@ -34,8 +36,19 @@ class Options(usage.Options):
         super().__init__()
         self.config: Config | None = None
 
+    def parseOptions(self, options: Any = None) -> None:
+        """See twisted. Below twistd and twist one line on stderr ends the process: they would print the whole help,
+        twistd on stdout.
+        """  # fmt: skip
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"jobsvc: {error}; twistd jobsvc --help lists the options") from None
+
     def postOptions(self) -> None:
-        """Check everything that can be checked without starting. Raises UsageError: one line, exit status 1."""
+        """Check everything that can be checked without starting. Raises UsageError: one line."""
         given: dict[str, Any] = {}
         for option in OPTIONS:
             value = self.get(option.name)
@@ -46,7 +59,7 @@ class Options(usage.Options):
         try:
             self.config = build(given, os.environ)
         except ConfigError as error:
-            raise usage.UsageError(f"jobsvc: {error}") from None
+            raise usage.UsageError(str(error)) from None
 
 
 def _repeatable(name: str, doc: str) -> Callable[[Options, str], None]:
@@ -59,7 +72,11 @@ def _repeatable(name: str, doc: str) -> Callable[[Options, str], None]:
 
 for _option in OPTIONS:
     if _option.repeat:
-        setattr(Options, f"opt_{_option.field}", _repeatable(_option.name, f"{_option.doc} [env: {_option.variable}]"))
+        setattr(
+            Options,
+            f"opt_{_option.field}",
+            _repeatable(_option.name, f"{_option.doc} [env: {_option.variable}]"),
+        )
 
 
 def makeService(options: Options) -> Service:

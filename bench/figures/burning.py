@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 
 from bench import bare
-from bench.bench import Bench
+from bench.bench import Bench, costs
 from bench.burning import rounds_for
 from bench.report import Bare, Figure, Goal
 
@@ -19,20 +19,21 @@ BARE_LOOPS = 100
 def efficiency(bench: Bench) -> Figure:
     jobs, loops = bench.some(JOBS), bench.some(BARE_LOOPS)
     rounds = rounds_for(JOB_S)
-    bare_per_s: list[float] = []
+    notes: list[str] = []
     job_per_s: list[float] = []
     with bench.daemon("--cpu-workers", str(WORKERS)) as daemon:
         body = daemon.bulk("burn", {"loops": rounds}, jobs)
         warm_up = daemon.bulk("burn", {"loops": rounds}, 2 * WORKERS)  # the daemon has never timed the task
 
+        bare_per_s = [bare.burn_per_s(rounds, loops, WORKERS)]
+
         def once() -> float:
-            before = bare.burn_per_s(rounds, loops, WORKERS)
             daemon.run(daemon.plan(warm_up, count=1), succeeded=2 * WORKERS)
             outcome = daemon.run(daemon.plan(body, count=1), succeeded=jobs)
-            after = bare.burn_per_s(rounds, loops, WORKERS)
-            bare_per_s.extend((before, after))
+            bare_per_s.append(bare.burn_per_s(rounds, loops, WORKERS))
             job_per_s.append(jobs / outcome.elapsed_s)
-            return 100 * job_per_s[-1] / mean((before, after))
+            notes[:] = costs(outcome, jobs, "job")
+            return 100 * job_per_s[-1] / mean(bare_per_s[-2:])
 
         values = bench.repeat(once)
     return Figure(
@@ -44,5 +45,5 @@ def efficiency(bench: Bench) -> Figure:
         bare=[Bare("bare loops, side by side", 100)],
         floor=Goal(95),
         aim=Goal(98),
-        notes=[f"{mean(job_per_s):.1f} jobs/s, {mean(bare_per_s):.1f} bare loops/s"],
+        notes=[f"{mean(job_per_s):.1f} jobs/s, {mean(bare_per_s):.1f} bare loops/s", *notes],
     )

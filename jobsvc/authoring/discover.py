@@ -84,9 +84,11 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             hint = (
-                "; a module is named without .py and with dots" if name.endswith(".py") or "/" in name else ""
+                "a module is named without .py and with dots"
+                if name.endswith(".py") or "/" in name
+                else "start where it lies, or name its folder with --path"
             )
-            raise ModuleLoadError(name, f"there is no module {error.name!r} on the path{hint}") from error
+            raise ModuleLoadError(name, f"there is no module {error.name!r} on the path; {hint}") from error
         raise ModuleLoadError(name, _line(error), _traceback_of(error)) from error
     except BaseException as error:  # SystemExit too: a module that exits must not take its worker along
         raise ModuleLoadError(name, _line(error), _traceback_of(error)) from error

@@ -18,6 +18,7 @@ from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobsvcError, invalid_args, invalid_field
 from jobsvc.model.job import BackoffIn, Job, Submit, TimeoutsIn
 from jobsvc.model.task import Backoff, Policy, Timeouts
+from jobsvc.model.text import has_break
 from jobsvc.model.types import ArgsError
 
 _NO_LABELS = b"{}"
@@ -59,8 +60,7 @@ class Admission:
         spec = task.spec
         args = _NO_ARGS if submit.args is UNSET else bytes(submit.args)
         self.check_args(task, args)
-        if 10 in args or 13 in args:  # as numbers: looking for b"\n" costs eight times as much
-            # Between values only (inside a string it is escaped): an event is one line, whatever it holds.
+        if has_break(args):
             args = msgspec.json.format(args, indent=-1)
         now = self._now_us()
         job = Job(
@@ -83,7 +83,7 @@ class Admission:
         return job
 
     def again(self, old: Job) -> Job:
-        """A new job with the spec of `old`, to run at once. Raises as `prepare` when the task is gone or has changed."""
+        """A new job with the spec of `old`, to run at once. Raises as `prepare` when the task is gone or another."""
         task = self._board.tasks.get(old.task)
         if task is None:
             raise JobsvcError("no_such_task", f"there is no task {old.task!r} any more")
@@ -112,7 +112,12 @@ class Admission:
 
 def _policy(task: TaskState, submit: Submit) -> bytes:
     """The policy text: the task's own, the very same object, unless the envelope says otherwise."""
-    if submit.timeouts is UNSET and submit.retries is UNSET and submit.backoff is UNSET and submit.on_lost is UNSET:
+    if (
+        submit.timeouts is UNSET
+        and submit.retries is UNSET
+        and submit.backoff is UNSET
+        and submit.on_lost is UNSET
+    ):
         return task.policy_text
     base = task.spec.policy
     return msgspec.json.encode(
@@ -148,11 +153,15 @@ def _labels(labels: dict[str, str]) -> bytes:
         pointer = f"/labels/{key.replace('~', '~0').replace('/', '~1')}"
         named = key[:1].isascii() and (key[:1].isalpha() or key[:1] == "_")
         if not named or not all(c.isascii() and (c.isalnum() or c in "_.-") for c in key):
-            raise invalid_field(pointer, "a label's key is a name: letters, digits, `_.-`, starting with a letter or `_`")
+            raise invalid_field(
+                pointer, "a label's key is a name: letters, digits, `_.-`, starting with a letter or `_`"
+            )
         if len(key) > limits.LABEL_KEY_MAX_CHARS:
             raise invalid_field(pointer, f"a label's key has at most {limits.LABEL_KEY_MAX_CHARS} characters")
         if len(value) > limits.LABEL_VALUE_MAX_CHARS:
-            raise invalid_field(pointer, f"a label's value has at most {limits.LABEL_VALUE_MAX_CHARS} characters")
+            raise invalid_field(
+                pointer, f"a label's value has at most {limits.LABEL_VALUE_MAX_CHARS} characters"
+            )
         if not value.isprintable() and any(category(c) == "Cc" for c in value):
             raise invalid_field(pointer, "control characters are not allowed in a label's value")
     return msgspec.json.encode(labels)
@@ -193,7 +202,11 @@ def _key(submit: Submit, header: str | None) -> str:
 
 def fingerprint(submit: Submit) -> bytes:
     """SHA-256 of the decoded body with its keys sorted, without `key`: what "the same body" means."""
-    fields = {name: value for name in submit.__struct_fields__ if name != "key" and (value := getattr(submit, name)) is not UNSET}
+    fields = {
+        name: value
+        for name in submit.__struct_fields__
+        if name != "key" and (value := getattr(submit, name)) is not UNSET
+    }
     if "args" in fields:
         fields["args"] = msgspec.json.decode(submit.args)  # type: ignore[arg-type]
     return sha256(msgspec.json.encode(fields, order="sorted")).digest()

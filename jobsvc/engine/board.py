@@ -40,7 +40,9 @@ class TaskState:
         self.check: Callable[[bytes], None] = checker(spec.args_tree)
         self.policy_text = msgspec.json.encode(spec.policy)
         self.mean_s: float | None = None  # smoothed run time; None = not yet timed
-        self.mark = 0  # grows with every `Board.raise_ready`: a claim that comes back short proves nothing of later ones
+        self.mark = (
+            0  # grows with `Board.raise_ready`: a claim that comes back short proves nothing of later jobs
+        )
 
     def observe(self, run_s: float) -> None:
         """An attempt ran this long."""
@@ -185,7 +187,9 @@ class Seat:
         self.untimed = 0  # attempts handed over of tasks not yet timed
         self.retiring = False
         self.dismissed = False  # it was told to quit
-        self.stuck: tuple[int, int] | None = None  # the attempt that takes far longer than those behind it should wait
+        self.stuck: tuple[int, int] | None = (
+            None  # the attempt that takes far longer than those behind it should wait
+        )
         self.watch: IDelayedCall | None = None  # looks for such a one, while any are behind it
 
     @property
@@ -209,7 +213,9 @@ class Seat:
             return 0
         running = next(iter(self.outstanding.values()), None)
         left_s = PREFETCH_S - self.backlog_s + ((running.est_s if running is not None else None) or 0.0)
-        return max(0, min(PREFETCH_JOBS + 1 - used, int(left_s / max(task.mean_s, PREFETCH_S / PREFETCH_JOBS))))
+        return max(
+            0, min(PREFETCH_JOBS + 1 - used, int(left_s / max(task.mean_s, PREFETCH_S / PREFETCH_JOBS)))
+        )
 
     def take(self, executor: str, task: TaskState) -> None:
         """A slot is taken for an attempt that is about to be handed over."""
@@ -238,12 +244,14 @@ class Board:
         self.seats: dict[str, Seat] = {}  # by worker id
         self.active: dict[bytes, Active] = {}  # by job id
         self.running: Counter[str] = Counter()  # claimed or being claimed, by task
-        self.ready: dict[str, dict[str, TaskState]] = {}  # executor → tasks of which the store may have queued jobs
+        self.ready: dict[
+            str, dict[str, TaskState]
+        ] = {}  # executor → tasks of which the store may have queued jobs
         self.gone: Waiters[None] = Waiters()
         """Fires when attempts have left memory (their ends are committed), or turned out not to come into it."""
 
     def raise_ready(self, name: str) -> str | None:
-        """Jobs of this task have been queued; its executor, None when there is no such task (they wait for a reload)."""
+        """Jobs of this task have been queued; its executor, None when there is no such task (until a reload)."""
         task = self.tasks.get(name)
         if task is None:
             return None

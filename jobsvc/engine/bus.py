@@ -45,10 +45,13 @@ class Follow:
 
     def add(self, job_ids: Iterable[bytes]) -> None:
         """Follow these too."""
-        for job_id in job_ids:
-            if job_id not in self.left:  # two submits of one key are one job
-                self.left.add(job_id)
-                self._bus.follows.setdefault(job_id, []).append(self)
+        follows = self._bus.follows
+        new = set(job_ids) - self.left  # two submits of one key are one job
+        self.left |= new
+        for job_id in new:
+            first = follows.setdefault(job_id, self)
+            if first is not self:
+                follows[job_id] = (*first, self) if isinstance(first, tuple) else (first, self)
 
     def drop(self, job_id: bytes) -> None:
         """Follow this one no longer."""
@@ -63,11 +66,10 @@ class Follow:
         self.left = set()
 
     def _forget(self, job_id: bytes) -> None:
-        others = self._bus.follows.get(job_id)
-        if others is not None:
-            others.remove(self)
-            if not others:
-                del self._bus.follows[job_id]
+        found = self._bus.follows.pop(job_id, None)
+        if isinstance(found, tuple):
+            others = tuple(follower for follower in found if follower is not self)
+            self._bus.follows[job_id] = others if len(others) > 1 else others[0]
 
 
 class Bus:
@@ -75,7 +77,8 @@ class Bus:
 
     def __init__(self) -> None:
         self._interests: dict[bytes, _Interest] = {}
-        self.follows: dict[bytes, list[Follow]] = {}
+        self.follows: dict[bytes, Follow | tuple[Follow, ...]] = {}
+        """Who follows which job: nearly always one, hence no list for each of a million."""
 
     # -- waiting
 
@@ -101,9 +104,9 @@ class Bus:
         """These outcomes are committed."""
         touched: dict[int, Follow] = {}
         for job in jobs:
-            followers = self.follows.pop(job.id, None)
-            if followers is not None:
-                for follower in followers:
+            found = self.follows.pop(job.id, None)
+            if found is not None:
+                for follower in found if isinstance(found, tuple) else (found,):
                     follower.left.discard(job.id)
                     follower.batch.append(job)
                     touched[id(follower)] = follower

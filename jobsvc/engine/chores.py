@@ -95,7 +95,7 @@ class Chores:
             following = await self._store.next_due()
         except CancelledError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; the clock must go on
             self._log.failure("looking for what is due failed", action="look_failed")
             self._looking = False
             self.due_at(self._now_us() + int(LOOK_S * 1e6))
@@ -117,7 +117,7 @@ class Chores:
                 pass
         except CancelledError:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the same
             self._log.failure("retention failed", action="purge_failed")
         if not self._stopped:
             self._purge = self._clock.callLater(PURGE_EVERY_S, self._start_purge)

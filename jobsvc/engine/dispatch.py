@@ -141,7 +141,9 @@ class Dispatcher:
             self.pump(seat)
             self.dismiss_if_spent(seat)
         # Where a cap of a task was in the way, any worker may go on.
-        for executor in {active.job.executor for active in actives if active.task.spec.concurrency is not None}:
+        for executor in {
+            active.job.executor for active in actives if active.task.spec.concurrency is not None
+        }:
             self.pump_all(executor)
 
     def dismiss_if_spent(self, seat: Seat) -> None:
@@ -244,7 +246,8 @@ class Dispatcher:
 
     def _drop_hints(self, claim: Claim, jobs: Sequence[Job], marks: dict[str, tuple[TaskState, int]]) -> None:
         """Of which wanted tasks the store has no more. A claim that filled its limit proves nothing; nor does one
-        during which more were queued (`mark` has grown)."""  # fmt: skip
+        during which more were queued (`mark` has grown).
+        """  # fmt: skip
         if len(jobs) >= claim.limit:
             return
         got: dict[str, int] = {}

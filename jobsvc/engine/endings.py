@@ -83,7 +83,9 @@ class Endings:
 
     def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
         answer = self._store.settle([write for _, write in ends])
-        answer.addCallbacks(self._settled, self._again, callbackArgs=(ends,), errbackArgs=(self._settle, ends))
+        answer.addCallbacks(
+            self._settled, self._again, callbackArgs=(ends,), errbackArgs=(self._settle, ends)
+        )
 
     def _settled(self, accepted: Sequence[bool], ends: list[tuple[Active, Settled]]) -> None:
         jobs: list[Job] = []
@@ -93,7 +95,12 @@ class Endings:
             if not ok:
                 self._refused(active, "settle")
                 continue
-            job.state, job.reason, job.seq, job.revision = write.state, write.reason, write.seq, write.revision
+            job.state, job.reason, job.seq, job.revision = (
+                write.state,
+                write.reason,
+                write.seq,
+                write.revision,
+            )
             job.started_at, job.finished_at, job.losses = write.started_at, write.finished_at, write.losses
             job.result, job.error, job.owner = write.result, write.error, write.owner
             self._counters["ended", job.task, job.state] += 1
@@ -105,7 +112,9 @@ class Endings:
 
     def _step(self, steps: list[tuple[Active, Step]]) -> None:
         answer = self._store.step([write for _, write in steps])
-        answer.addCallbacks(self._stepped, self._again, callbackArgs=(steps,), errbackArgs=(self._step, steps))
+        answer.addCallbacks(
+            self._stepped, self._again, callbackArgs=(steps,), errbackArgs=(self._step, steps)
+        )
 
     def _stepped(self, accepted: Sequence[bool], steps: list[tuple[Active, Step]]) -> None:
         queued: set[str] = set()
@@ -141,7 +150,9 @@ class Endings:
         if isinstance(error, JobsvcError) and error.code == "disk_full":
             self._clock.callLater(RETRY_S, write, what)
             return
-        self._log.failure("the store failed a write of {n} ends", failure, n=len(what), action="settle_failed")
+        self._log.failure(
+            "the store failed a write of {n} ends", failure, n=len(what), action="settle_failed"
+        )
 
     def _refused(self, active: Active, what: str) -> None:
         self._counters["refused", what] += 1
@@ -177,4 +188,3 @@ def _step(active: Active, verdict: Verdict, now: int) -> Step:
         attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,
         seq=job.seq, revision=active.revision, record=record,
     )  # fmt: skip
-

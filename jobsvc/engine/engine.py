@@ -80,15 +80,32 @@ class Engine:
         self.background = Background()
         self._dispatcher = Dispatcher(self.board, store, self.bus, clock, now_us, self._timed, self._homeless)
         self._endings = Endings(
-            self.board, store, self.bus, self._dispatcher, clock, now_us, self.counters, lambda at: self._chores.due_at(at)
+            self.board,
+            store,
+            self.bus,
+            self._dispatcher,
+            clock,
+            now_us,
+            self.counters,
+            lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
         )
         self._stops = Stops(
             self.board, store, self.bus, self._dispatcher, self._endings, clock, now_us, uniform, on_worn
         )
         self._intake = Intake(
-            self.board, store, self.bus, self._dispatcher, self._endings, self._stops, now_us, uniform, self.counters
+            self.board,
+            store,
+            self.bus,
+            self._dispatcher,
+            self._endings,
+            self._stops,
+            now_us,
+            uniform,
+            self.counters,
         )
-        self._chores = Chores(store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background)
+        self._chores = Chores(
+            store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background
+        )
         self._admission = Admission(self.board, IdMaker(random_bits), now_us, config.args_max_bytes)
         self._waits = Waits(self.board, store, self.bus, clock, now_us, config.keep_s)
         self._operations = Operations(
@@ -159,7 +176,9 @@ class Engine:
             JobsvcError: `draining`.
         """
         if self.draining:
-            raise JobsvcError("draining", "the daemon is stopping; send it again in a moment", retry_after_s=5)
+            raise JobsvcError(
+                "draining", "the daemon is stopping; send it again in a moment", retry_after_s=5
+            )
         self._dispatcher.place(jobs)
         answer = self.store.submit(jobs)
         answer.addCallbacks(self._submitted, self._not_submitted, callbackArgs=(jobs,), errbackArgs=(jobs,))
@@ -196,7 +215,13 @@ class Engine:
         return Deferred.fromCoroutine(self._waits.get_many(ids, tenant))
 
     def wait(
-        self, job_id: bytes, tenant: str, wait_s: float, revision: int | None = None, *, fresh: Job | None = None
+        self,
+        job_id: bytes,
+        tenant: str,
+        wait_s: float,
+        revision: int | None = None,
+        *,
+        fresh: Job | None = None,
     ) -> Deferred[Job]:
         """The job when it is done, or at the end of the wait as it then is; with `revision`, at the next one above it.
 
@@ -205,7 +230,9 @@ class Engine:
         """
         return Deferred.fromCoroutine(self._waits.wait(job_id, tenant, wait_s, revision, fresh))
 
-    def wait_many(self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str) -> Deferred[dict[bytes, Job]]:
+    def wait_many(
+        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str
+    ) -> Deferred[dict[bytes, Job]]:
         """Those of these jobs that are there, once any (all) of them is done or the time is up."""
         return Deferred.fromCoroutine(self._waits.wait_many(ids, tenant, wait_s, until))
 
@@ -214,12 +241,20 @@ class Engine:
         return Deferred.fromCoroutine(self._waits.attempts(job_id, tenant))
 
     def reader(
-        self, job: Job, after: int, kinds: Sequence[str] = (), streams: Sequence[str] = (), *, follow: bool = True
+        self,
+        job: Job,
+        after: int,
+        kinds: Sequence[str] = (),
+        streams: Sequence[str] = (),
+        *,
+        follow: bool = True,
     ) -> EventReader:
         """A reader of the job's events numbered above `after`."""
         return EventReader(self.store, self.board, self.bus, job, after, kinds, streams, follow=follow)
 
-    def item_reader(self, job: Job, stream: str, after: int, epoch: int | None, *, follow: bool = True) -> ItemReader:
+    def item_reader(
+        self, job: Job, stream: str, after: int, epoch: int | None, *, follow: bool = True
+    ) -> ItemReader:
         """A reader of one stream's items numbered above `after`, of one epoch or all."""
         return ItemReader(self.store, self.board, self.bus, job, stream, after, epoch, follow=follow)
 
@@ -286,7 +321,9 @@ class Engine:
         self._stops.handed(active)
 
     def _homeless(self, actives: Sequence[Active]) -> None:
-        self._endings.finish([(active, Verdict("queued", "recalled", counted=False, record=False)) for active in actives])
+        self._endings.finish(
+            [(active, Verdict("queued", "recalled", counted=False, record=False)) for active in actives]
+        )
 
     # Last: below it, `list` no longer names the type.
     def list(self, wanted: JobFilter) -> Deferred[list[Job]]:

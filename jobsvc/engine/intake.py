@@ -78,17 +78,23 @@ class Intake:
                 active = find(message.no)
                 if active is None or active.job.epoch != message.epoch or active.settling:
                     self._counters["refused", type(message).__name__.lower()] += 1
-                    continue
-                if isinstance(message, Begin):
-                    active.began_us = active.job.started_at = message.at_us
-                    self._stops.begun(active)
                 else:
-                    appends.append((active, self._chunk(active, message)))
-                    self._stops.touched(active)
+                    self._reported(active, message, appends)
         if appends:
             self._append(appends)
         if ended:
             self._endings.finish(ended)
+
+    def _reported(
+        self, active: Active, message: Begin | Items | Log | Progress, appends: list[tuple[Active, Append]]
+    ) -> None:
+        """An attempt has begun, or has something to say."""
+        if isinstance(message, Begin):
+            active.began_us = active.job.started_at = message.at_us
+            self._stops.begun(active)
+        else:
+            appends.append((active, self._chunk(active, message)))
+            self._stops.touched(active)
 
     def retire(self, worker: Worker) -> None:
         """No more attempts for this worker; what has not begun comes back by a recall."""
@@ -137,7 +143,9 @@ class Intake:
         if message.error is None and active.stop is None:
             ended.append((active, Verdict("succeeded", result=message.body)))
         else:
-            self._end(active, partial(verdict.ended, active, message.error, message.body, self._uniform), ended)
+            self._end(
+                active, partial(verdict.ended, active, message.error, message.body, self._uniform), ended
+            )
 
     def _returned(self, active: Active, ended: Ended) -> None:
         self._end(active, partial(verdict.not_begun, active, self._uniform), ended)
@@ -148,7 +156,12 @@ class Intake:
         if orphan is not None:
             self._stops.orphan_gone(orphan)
         self._counters["refused", "result"] += 1
-        self._log.info("late result of row {no} epoch {epoch} refused", no=message.no, epoch=message.epoch, action="result_refused")
+        self._log.info(
+            "late result of row {no} epoch {epoch} refused",
+            no=message.no,
+            epoch=message.epoch,
+            action="result_refused",
+        )
 
     # -- streams
 
@@ -161,7 +174,9 @@ class Intake:
         if isinstance(message, Progress):
             job.seq += 1
             active.revision += 1
-            chunk = Chunk(no=job.no, seq=first, count=1, kind="progress", epoch=job.epoch, at=at, body=message.body)
+            chunk = Chunk(
+                no=job.no, seq=first, count=1, kind="progress", epoch=job.epoch, at=at, body=message.body
+            )
             return Append(chunk, owner, revision=active.revision)
         job.seq += message.count
         if isinstance(message, Items):
@@ -183,7 +198,15 @@ class Intake:
             else:
                 tally.add(first, job.seq, len(message.body))
                 dropped = tally.drop_over(LOG_KEEP_BYTES - LOG_HEAD_BYTES)
-            chunk = Chunk(no=job.no, seq=first, count=message.count, kind="log", epoch=job.epoch, at=at, body=message.body)
+            chunk = Chunk(
+                no=job.no,
+                seq=first,
+                count=message.count,
+                kind="log",
+                epoch=job.epoch,
+                at=at,
+                body=message.body,
+            )
         if dropped[1]:
             self._counters["dropped", chunk.kind] += 1
         return Append(chunk, owner, drop_from=dropped[0], drop_through=dropped[1])
@@ -194,7 +217,7 @@ class Intake:
 
     def _appended(self, accepted: Sequence[bool], appends: list[tuple[Active, Append]]) -> None:
         """Committed: readers may see it, the producer may send as much again."""
-        credits: dict[Seat, list[Message]] = {}
+        given: dict[Seat, list[Message]] = {}
         grown: set[bytes] = set()
         for ok, (active, write) in zip(accepted, appends, strict=True):
             chunk = write.chunk
@@ -208,10 +231,10 @@ class Intake:
                 active.job.revision = max(active.job.revision, write.revision)
                 self._bus.moved(active.job)
             elif not active.settling:
-                credits.setdefault(active.seat, []).append(
+                given.setdefault(active.seat, []).append(
                     Credit(chunk.no, chunk.epoch, chunk.stream or "log", len(chunk.body))
                 )
-        for seat, messages in credits.items():
+        for seat, messages in given.items():
             seat.worker.send(messages)
         for job_id in grown:
             self._bus.grown(job_id)

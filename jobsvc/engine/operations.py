@@ -58,7 +58,9 @@ class Operations:
                 return cancelled, True
             if job_id not in self._board.active:  # else it was claimed meanwhile
                 job = await self._waits.get(job_id, tenant)
-                raise JobsvcError("conflict", f"job {id_text(job_id)} is {job.state} already", job=id_text(job_id))
+                raise JobsvcError(
+                    "conflict", f"job {id_text(job_id)} is {job.state} already", job=id_text(job_id)
+                )
         if active.job.tenant != tenant:
             raise self._waits.missing(job_id)
         if mode != "polite" and active.job.executor in CANNOT_KILL:
@@ -79,11 +81,17 @@ class Operations:
             self._bus.ended([moved])
         return moved
 
-    async def retry(self, job_id: bytes, tenant: str, submit: Callable[[Sequence[Job]], Deferred[list[Submitted]]]) -> Job:
+    async def retry(
+        self, job_id: bytes, tenant: str, submit: Callable[[Sequence[Job]], Deferred[list[Submitted]]]
+    ) -> Job:
         """See `Engine.retry`: the same spec, `rerun_of` set; the old job stays as it ended."""
         old = await self._waits.get(job_id, tenant)
         if not old.done:
-            raise JobsvcError("conflict", f"job {id_text(job_id)} is {old.state}: only a final job is retried", job=id_text(job_id))
+            raise JobsvcError(
+                "conflict",
+                f"job {id_text(job_id)} is {old.state}: only a final job is retried",
+                job=id_text(job_id),
+            )
         job = self._admission.again(old)
         [answer] = await submit([job])
         return answer.job if answer.job is not None else job
@@ -93,11 +101,16 @@ class Operations:
         job = await self._waits.get(job_id, tenant)
         if job.reason == "orphan_running":
             # Two attempts of one job never overlap.
-            raise JobsvcError("conflict", f"job {id_text(job_id)} waits for its last attempt, a thread, to return")
+            raise JobsvcError(
+                "conflict", f"job {id_text(job_id)} waits for its last attempt, a thread, to return"
+            )
         move = Move(job_id, ("scheduled", "retrying"), "queued", "operator", self._now_us())
         [moved] = await self._store.move([move])
         if moved is None:
-            raise JobsvcError("conflict", f"job {id_text(job_id)} is {job.state}: only a scheduled or retrying one can be run now")
+            raise JobsvcError(
+                "conflict",
+                f"job {id_text(job_id)} is {job.state}: only a scheduled or retrying one can be run now",
+            )
         self._bus.moved(moved)
         self._dispatcher.queued((moved.task,))
         return moved
@@ -106,4 +119,6 @@ class Operations:
         """See `Engine.delete`."""
         job = await self._waits.get(job_id, tenant)
         if not await self._store.delete(job_id):
-            raise JobsvcError("conflict", f"job {id_text(job_id)} is {job.state}: only a final job can be deleted")
+            raise JobsvcError(
+                "conflict", f"job {id_text(job_id)} is {job.state}: only a final job can be deleted"
+            )

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from jobsvc.engine.board import Board
 from jobsvc.engine.bus import Bus
-from jobsvc.model.events import Chunk, derived
+from jobsvc.model.events import Chunk, merged
 from jobsvc.model.job import Job, as_submitted, view
 from jobsvc.ports import Store
 from jobsvc.runtime.waiting import leave
@@ -83,7 +83,11 @@ class EventReader:
         if self._after < 1 and self._wanted("job"):
             self._after = 1
             body = msgspec.json.encode(view(as_submitted(self._job), self._durability))
-            return [Chunk(no=self._job.no, seq=1, count=1, kind="job", epoch=0, at=self._job.created_at, body=body)]
+            return [
+                Chunk(
+                    no=self._job.no, seq=1, count=1, kind="job", epoch=0, at=self._job.created_at, body=body
+                )
+            ]
         self._after = max(self._after, 1)
         while True:
             growth = self._tail.growth()
@@ -113,15 +117,16 @@ class EventReader:
         # A page may end before `upto`, and only an empty one is known to be the last: what was derived beyond its end
         # belongs to a later page.
         end = stored[-1].last if stored else upto
-        chunks = [*stored, *(c for c in derived(job) if self._after < c.seq <= end)]
-        chunks.sort(key=lambda chunk: chunk.seq)
+        chunks = merged(job, stored, self._after, end)
         out: list[Chunk] = []
         expected = self._after + 1
         for chunk in chunks:
             if chunk.seq > expected:
                 out.append(_gap(job.no, expected, chunk.seq - 1, chunk.at))
             expected = chunk.last + 1
-            if self._wanted(chunk.kind) and (not self._streams or chunk.stream is None or chunk.stream in self._streams):
+            if self._wanted(chunk.kind) and (
+                not self._streams or chunk.stream is None or chunk.stream in self._streams
+            ):
                 out.append(chunk)
         self._after = max(end, expected - 1)
         return out
@@ -141,7 +146,16 @@ class ItemReader:
     """
 
     def __init__(
-        self, store: Store, board: Board, bus: Bus, job: Job, stream: str, after: int, epoch: int | None, *, follow: bool
+        self,
+        store: Store,
+        board: Board,
+        bus: Bus,
+        job: Job,
+        stream: str,
+        after: int,
+        epoch: int | None,
+        *,
+        follow: bool,
     ) -> None:
         self._store = store
         self._tail = _Tail(store, board, bus, job.id)
@@ -179,4 +193,3 @@ class ItemReader:
             out.append(chunk)
             self._after = n + chunk.count - 1
         return out
-

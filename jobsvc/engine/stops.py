@@ -17,7 +17,6 @@ from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason, TimeoutNa
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
-from jobsvc.engine.verdict import Verdict
 from jobsvc.model.frames import Cancel, Recall
 from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
@@ -103,14 +102,17 @@ class Stops:
             active.timers.append(self._clock.callLater(delay_s, call, *args))
 
     def time_is_up(self, active: Active, passed: TimeoutName) -> None:
-        """A timeout has passed. A thread is given up at once, the others are asked and then killed. Also one that was
-        asked to stop for another reason before: a polite cancel takes no timeout away."""  # fmt: skip
+        """A timeout has passed. A thread is given up at once, the others are asked and then killed.
+
+        Also one that was asked to stop for another reason before: a polite cancel takes no timeout away.
+        """
         stop = active.stop
         if active.settling or (stop is not None and stop.passed is not None):
             return
         if active.job.executor == "thread" and active.began_us is not None:
             if active.stepping:
-                self._wake(active, KILL_AGAIN_S, self.time_is_up, active, passed)  # first that must be on the disk
+                # First what it was asked before must be on the disk.
+                self._wake(active, KILL_AGAIN_S, self.time_is_up, active, passed)
             else:
                 self._give_up(active, passed)
         elif stop is not None:
@@ -145,7 +147,9 @@ class Stops:
         """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
         self._dispatcher.vacate(active)
         self._dispatcher.freed([active])
-        move = Move(active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running")
+        move = Move(
+            active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running"
+        )
         answer = self._store.move([move])
         answer.addCallback(self._released)
         answer.addErrback(self._failed, "release of a retry")
@@ -159,7 +163,11 @@ class Stops:
     # -- asking
 
     def ask(
-        self, active: Active, reason: StopReason, kill_after_s: float | None, passed: TimeoutName | None = None
+        self,
+        active: Active,
+        reason: StopReason,
+        kill_after_s: float | None,
+        passed: TimeoutName | None = None,
     ) -> Deferred[None]:
         """Ask an active attempt to stop, and kill it after so many seconds (None = never). Fires once `stopping` is
         committed. A later ask may only bring the kill forward, and turn what would run again into a cancel.
@@ -189,7 +197,10 @@ class Stops:
         answer = self._store.step([step])
         stop = active.stop
         return answer.addCallbacks(
-            self._asked, self._not_asked, callbackArgs=(active, stop, step, kill_after_s), errbackArgs=(active, stop, step)
+            self._asked,
+            self._not_asked,
+            callbackArgs=(active, stop, step, kill_after_s),
+            errbackArgs=(active, stop, step),
         )
 
     def _asked(

@@ -21,7 +21,8 @@ RETRYABLE = frozenset(("task_error", "timeout", "crashed", "stalled", "unavailab
 
 class Verdict(msgspec.Struct, gc=False):
     """Where the job goes. `counted`: the attempt counts against the policy. `record`: it is worth a row of its own
-    when the job goes on (an attempt that never began is not)."""  # fmt: skip
+    when the job goes on (an attempt that never began is not).
+    """  # fmt: skip
 
     to: State
     reason: str | None = None
@@ -39,7 +40,9 @@ def backoff_s(backoff: Backoff, attempt: int, uniform: Callable[[float, float], 
     return uniform(0.0, min(backoff.max_s, backoff.base_s * 2.0 ** min(attempt - 1, 60)))
 
 
-def ended(active: Active, error: JobError | None, body: bytes, uniform: Callable[[float, float], float]) -> Verdict:
+def ended(
+    active: Active, error: JobError | None, body: bytes, uniform: Callable[[float, float], float]
+) -> Verdict:
     """The executor reported the end of the attempt."""
     if error is None:
         # Also while stopping: it returned before it was stopped, the effect happened, say so.
@@ -61,7 +64,12 @@ def failed(active: Active, error: JobError, uniform: Callable[[float, float], fl
     if stop is not None and (stop.reason == "cancel_asked" or stop.passed == "total"):
         return Verdict("failed", error=error)
     if error.retryable and active.job.attempt < active.policy.max_attempts:
-        return Verdict("retrying", "retry", error=error, delay_s=backoff_s(active.policy.backoff, active.job.attempt, uniform))
+        return Verdict(
+            "retrying",
+            "retry",
+            error=error,
+            delay_s=backoff_s(active.policy.backoff, active.job.attempt, uniform),
+        )
     return Verdict("failed", error=error)
 
 
@@ -70,7 +78,11 @@ def stopped(active: Active, error: JobError | None, uniform: Callable[[float, fl
     reason = active.stop.reason if active.stop is not None else "drained"
     if reason == "cancel_asked":
         kept = error.exit if error is not None else None
-        return Verdict("cancelled", "cancel_asked", error=JobError("cancelled", message="cancelled on request", exit=kept))
+        return Verdict(
+            "cancelled",
+            "cancel_asked",
+            error=JobError("cancelled", message="cancelled on request", exit=kept),
+        )
     if reason == "drained":
         return _again(active, "drained", "stopped as the daemon ended")
     return failed(active, timed_out(active), uniform)
@@ -80,7 +92,10 @@ def timed_out(active: Active) -> JobError:
     """The error of an attempt that took too long."""
     passed = active.stop.passed if active.stop is not None else None
     given_s = None if passed is None else getattr(active.policy.timeouts, passed)
-    return JobError("timeout", message="stopped by its timeout" if given_s is None else f"{passed} timeout of {given_s:g} s")
+    return JobError(
+        "timeout",
+        message="stopped by its timeout" if given_s is None else f"{passed} timeout of {given_s:g} s",
+    )
 
 
 def not_begun(active: Active, uniform: Callable[[float, float], float]) -> Verdict:
@@ -91,7 +106,9 @@ def not_begun(active: Active, uniform: Callable[[float, float], float]) -> Verdi
     return stopped(active, None, uniform)
 
 
-def worker_died(active: Active, death: Death, now_us: int, uniform: Callable[[float, float], float]) -> Verdict:
+def worker_died(  # noqa: PLR0911 - one return for each rule
+    active: Active, death: Death, now_us: int, uniform: Callable[[float, float], float]
+) -> Verdict:
     """The worker that hosted the attempt is gone: crashed, lost, stopped, or never begun."""
     if active.began_us is None and death.running != active.key:
         return not_begun(active, uniform)
@@ -106,7 +123,11 @@ def worker_died(active: Active, death: Death, now_us: int, uniform: Callable[[fl
             words = f"the worker process exited with status {how.code}"
         return failed(active, JobError("crashed", message=words, exit=how), uniform)
     if death.how == "stalled" and (death.running == active.key):
-        return failed(active, JobError("stalled", message="the attempt held up the worker's loop until it was killed"), uniform)
+        return failed(
+            active,
+            JobError("stalled", message="the attempt held up the worker's loop until it was killed"),
+            uniform,
+        )
     if death.how == "stalled" and death.running is None and _suspect(active, now_us):
         return lost(active)
     if death.how in ("killed", "stalled", "quit"):
@@ -124,7 +145,9 @@ def _suspect(active: Active, now_us: int) -> bool:
 def _again(active: Active, reason: Reason, words: str) -> Verdict:
     """Stopped through no fault of its own after it had begun: runs again, unless it must not run twice."""
     if active.policy.on_lost == "fail":
-        return Verdict("failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start"))
+        return Verdict(
+            "failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start")
+        )
     return Verdict("queued", reason, counted=False)
 
 
@@ -132,7 +155,11 @@ def lost(active: Active) -> Verdict:
     """Its end is unknown: again at once and uncounted, unless it must not run twice or has been lost too often."""
     losses = active.job.losses + 1
     if active.policy.on_lost == "fail":
-        return Verdict("failed", error=JobError("lost", message="the worker was lost; on_lost=fail forbids another start"), lost=True)
+        return Verdict(
+            "failed",
+            error=JobError("lost", message="the worker was lost; on_lost=fail forbids another start"),
+            lost=True,
+        )
     if losses >= LOSSES_MAX:
         text = f"lost {losses} times while the daemon lived: not started again"
         return Verdict("failed", error=JobError("lost", message=text), lost=True)

@@ -20,7 +20,13 @@ class Waits:
     """See the module."""
 
     def __init__(
-        self, board: Board, store: Store, bus: Bus, clock: IReactorTime, now_us: Callable[[], int], keep_s: float
+        self,
+        board: Board,
+        store: Store,
+        bus: Bus,
+        clock: IReactorTime,
+        now_us: Callable[[], int],
+        keep_s: float,
     ) -> None:
         self._board = board
         self._store = store
@@ -48,7 +54,9 @@ class Waits:
         """Why there is no such job: purged when its id is older than the retention, else never here."""
         made = id_time_us(job_id)
         if made is not None and made < self._now_us() - self._keep_s * 1e6:
-            return JobsvcError("purged", f"job {id_text(job_id)} is older than what is kept ({self._keep_s:g} s)")
+            return JobsvcError(
+                "purged", f"job {id_text(job_id)} is older than what is kept ({self._keep_s:g} s)"
+            )
         return JobsvcError("not_found", f"there is no job {id_text(job_id)}")
 
     async def get_many(self, ids: Sequence[bytes], tenant: str) -> dict[bytes, Job]:
@@ -63,7 +71,9 @@ class Waits:
                 others.append(job_id)
         if others:
             found |= await self._store.get_many(others)
-        return {i: self._explain(job) for i in ids if (job := found.get(i)) is not None and job.tenant == tenant}
+        return {
+            i: self._explain(job) for i in ids if (job := found.get(i)) is not None and job.tenant == tenant
+        }
 
     def explained(self, jobs: list[Job]) -> list[Job]:
         """The same rows with reasons that only the engine knows."""
@@ -91,7 +101,9 @@ class Waits:
 
     # -- waiting
 
-    async def wait(self, job_id: bytes, tenant: str, wait_s: float, revision: int | None, fresh: Job | None) -> Job:
+    async def wait(
+        self, job_id: bytes, tenant: str, wait_s: float, revision: int | None, fresh: Job | None
+    ) -> Job:
         """See `Engine.wait`."""
         deadline = self._clock.seconds() + wait_s
         while True:
@@ -111,7 +123,9 @@ class Waits:
             if ended is not None and ended.done:
                 return ended
 
-    async def wait_many(self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str) -> dict[bytes, Job]:
+    async def wait_many(
+        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str
+    ) -> dict[bytes, Job]:
         """See `Engine.wait_many`."""
         deadline = self._clock.seconds() + wait_s
         while True:
@@ -147,4 +161,3 @@ def _catch_up(rows: dict[bytes, Job], follower: Follow) -> None:
         follower.drop(job.id)
     if done:
         follower.sink(done)
-

@@ -107,8 +107,8 @@ class Api:
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
             try:
-                if needs_store and not edge.engine.started:
-                    raise JobsvcError("overloaded", "The daemon is starting.", retry_after_s=START_RETRY_S)
+                if needs_store:
+                    _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
                     path["job_id"] = _job_id(path["job_id"])
@@ -129,6 +129,11 @@ async def _refused(request: Request, error: JobsvcError) -> bytes:
     if request.startedWriting:
         await request.cut()
     return request.problem(error)
+
+
+def _check_started(edge: Edge) -> None:
+    if not edge.engine.started:
+        raise JobsvcError("overloaded", "The daemon is starting.", retry_after_s=START_RETRY_S)
 
 
 def _job_id(text: str) -> bytes:

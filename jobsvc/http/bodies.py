@@ -6,6 +6,7 @@ msgspec lets three things pass inside `Raw` that others choke on: bad UTF-8, num
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,9 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NDJSON = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/json"))
 _FORMS = frozenset((b"application/x-www-form-urlencoded", b"multipart/form-data"))
+
+SHORT_BYTES = 2 * NESTING_MAX
+"""A text shorter than this cannot nest too deeply, nor hold a number of hundreds of digits."""
 
 submit_decoder = msgspec.json.Decoder(Submit)
 _any_decoder = msgspec.json.Decoder()
@@ -92,11 +96,17 @@ def decode_submit(body: bytes) -> Submit:
     return submit
 
 
+def plain_throughout(lines: Sequence[bytes]) -> bool:
+    """Whether every line shorter than `SHORT_BYTES` is above suspicion: ASCII, and no number beyond a double."""
+    block = b"\n".join(lines)
+    return block.isascii() and _EXPONENT.search(block) is None
+
+
 def suspicious(text: bytes) -> bool:
     """Whether raw JSON in `text` needs a closer look. Cheap, and true for next to nothing that is honest."""
     if _EXPONENT.search(text) is not None:
         return True
-    if len(text) < 2 * NESTING_MAX:  # too short for depth and for a number of hundreds of digits
+    if len(text) < SHORT_BYTES:
         return False
     return text.count(b"[") + text.count(b"{") > NESTING_MAX or _LONG_NUMBER.search(text) is not None
 

@@ -20,7 +20,7 @@ from jobsvc.http.problems import document
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
-from jobsvc.model.ids import id_text
+from jobsvc.model.ids import id_texts
 from jobsvc.model.job import Job
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
@@ -40,6 +40,7 @@ class OutcomeLine(msgspec.Struct, gc=False):
 
 
 _NULL = Raw(b"null")
+encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Outcomes:
@@ -51,7 +52,7 @@ class Outcomes:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._follows: list[Follow] = []
-        self._lines: dict[bytes, list[int]] = {}
+        self._lines: dict[bytes, int | list[int]] = {}  # a list where one key stands on several lines
         self._ready: deque[Job | bytes] = deque()
         self._held_bytes = 0
         self._more: Waiters[None] = Waiters()
@@ -66,9 +67,9 @@ class Outcomes:
                 continue
             known = self._lines.get(job.id)
             if known is not None:
-                known.append(line)  # the same key twice in one upload
+                self._lines[job.id] = [*known, line] if isinstance(known, list) else [known, line]
                 continue
-            self._lines[job.id] = [line]
+            self._lines[job.id] = line
             (replayed if answer.replayed else fresh).append(job)
         if fresh:
             self._follows.append(self._edge.engine.follow(fresh, self._ended))
@@ -90,37 +91,35 @@ class Outcomes:
             if not self._lines:
                 return b""
             await self._more.wait()
-        out: list[bytes] = []
         if isinstance(self._ready[0], bytes):
-            out += await self._read_again()
-        else:
-            while self._ready and isinstance(job := self._ready[0], Job):
-                self._ready.popleft()
-                self._held_bytes -= _size(job)
-                out += self._render(job)
-        return b"".join(out)
+            return await self._read_again()
+        jobs: list[Job] = []
+        while self._ready and isinstance(job := self._ready[0], Job):
+            self._ready.popleft()
+            self._held_bytes -= _size(job)
+            jobs.append(job)
+        return self._render(jobs)
 
-    async def _read_again(self) -> list[bytes]:
+    async def _read_again(self) -> bytes:
         ids: list[bytes] = []
         while self._ready and len(ids) < FOLLOW_ROWS and isinstance(job_id := self._ready[0], bytes):
             ids.append(job_id)
             self._ready.popleft()
         rows = await self._edge.engine.get_many(ids, TENANT)
-        out: list[bytes] = []
         for job_id in ids:
-            job = rows.get(job_id)
-            if job is None:  # deleted meanwhile
+            if job_id not in rows:  # deleted meanwhile
                 self._lines.pop(job_id, None)
-            else:
-                out += self._render(job)
-        return out
+        return self._render([job for job_id in ids if (job := rows.get(job_id)) is not None])
 
-    def _render(self, job: Job) -> list[bytes]:
-        result = _NULL if job.result is None else Raw(job.result)
-        error = _NULL if job.error is None else Raw(job.error)
-        text = id_text(job.id)
-        lines = self._lines.pop(job.id, ())
-        return [encode(OutcomeLine(line, text, job.state, result, error)) + b"\n" for line in lines]
+    def _render(self, jobs: Sequence[Job]) -> bytes:
+        out: list[OutcomeLine] = []
+        for job, text in zip(jobs, id_texts(b"".join([job.id for job in jobs])), strict=True):
+            result = _NULL if job.result is None else Raw(job.result)
+            error = _NULL if job.error is None else Raw(job.error)
+            lines = self._lines.pop(job.id, [])
+            numbers = lines if isinstance(lines, list) else (lines,)
+            out += [OutcomeLine(line, text, job.state, result, error) for line in numbers]
+        return encode_lines(out)
 
     def close(self) -> None:
         """Nobody listens any more."""
@@ -134,21 +133,16 @@ def _size(job: Job) -> int:
 
 def id_lines(group: Group, instance: str) -> bytes:
     """The reply lines of one group."""
-    texts = group.ids.hex()
-    lines = group.accepted_lines()
+    texts = id_texts(group.ids)
+    out = {
+        line: f'{{"line":{line},"id":"{text}"}}\n'
+        for line, text in zip(group.accepted_lines(), texts, strict=True)
+    }
     if not group.refused:
-        return "".join([_id_line(line, texts, 32 * at) for at, line in enumerate(lines)]).encode()
-    out: dict[int, str] = {line: _id_line(line, texts, 32 * at) for at, line in enumerate(lines)}
+        return "".join(out.values()).encode()
     for line, error in group.refused.items():
         out[line] = encode({"line": line, "problem": document(error, instance)}).decode() + "\n"
     return "".join([out[line] for line in sorted(out)]).encode()
-
-
-def _id_line(line: int, h: str, at: int) -> str:
-    return (
-        f'{{"line":{line},"id":"{h[at : at + 8]}-{h[at + 8 : at + 12]}-{h[at + 12 : at + 16]}'
-        f'-{h[at + 16 : at + 20]}-{h[at + 20 : at + 32]}"}}\n'
-    )
 
 
 async def bulk(edge: Edge, request: Request, query: Query) -> bytes:

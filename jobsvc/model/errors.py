@@ -39,12 +39,16 @@ class JobsvcError(Exception):
 
 def invalid_field(pointer: str, detail: str) -> JobsvcError:
     """A field of the envelope is wrong; `pointer` is its JSON pointer."""
-    return JobsvcError("invalid_field", f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
+    return JobsvcError(
+        "invalid_field", f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]
+    )
 
 
 def invalid_args(pointer: str, detail: str) -> JobsvcError:
     """An argument of the task is wrong; `pointer` starts with /args."""
-    return JobsvcError("invalid_args", f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
+    return JobsvcError(
+        "invalid_args", f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]
+    )
 
 
 class Exit(msgspec.Struct, omit_defaults=True):

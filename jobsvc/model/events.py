@@ -21,7 +21,7 @@ EVENT_KINDS: tuple[EventKind, ...] = ("job", "state", "progress", "log", "item",
 
 
 class Chunk(msgspec.Struct, kw_only=True, gc=False):
-    """`count` events of one kind, numbered `seq`, `seq`+1, …
+    """`count` events of one kind, numbered from `seq` on.
 
     `body`: the JSON texts of their `data`, joined by newlines. For items, `stream` is its name and `n` the number of
     the first in that stream (items of a stream are numbered from 1, going on over attempts).
@@ -44,7 +44,7 @@ class Chunk(msgspec.Struct, kw_only=True, gc=False):
 
 
 class Attempt(msgspec.Struct, kw_only=True):
-    """One attempt. Those after which the job went on are rows of `attempts`; the current or last one is in the job's row."""
+    """One attempt. Those after which the job went on are rows of `attempts`; the last one is in the job's row."""
 
     epoch: int
     attempt: int
@@ -76,14 +76,16 @@ def derived(job: Job) -> list[Chunk]:
     if job.claim_seq is not None and job.claimed_at is not None:
         # Before the first claim every event is a change of state, so the number is also the revision.
         body = state_data("running", None, 1, 1, job.claim_seq)
-        out.append(Chunk(no=job.no, seq=job.claim_seq, count=1, kind="state", epoch=1, at=job.claimed_at, body=body))
+        out.append(
+            Chunk(no=job.no, seq=job.claim_seq, count=1, kind="state", epoch=1, at=job.claimed_at, body=body)
+        )
     if job.state in FINAL and job.finished_at is not None:
         out.append(state_chunk(job, job.finished_at))
     return out
 
 
 def merged(job: Job, stored: Iterable[Chunk], after: int, upto: int) -> list[Chunk]:
-    """Stored chunks and derived events with numbers in `after` < seq ≤ `upto`, in order; `job` (seq 1) is not among them."""
+    """Stored chunks and derived events numbered in `after` < seq ≤ `upto`, in order; without `job` (seq 1)."""
     chunks = [*stored, *(c for c in derived(job) if after < c.seq <= upto)]
     chunks.sort(key=lambda c: c.seq)
     return chunks

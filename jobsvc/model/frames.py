@@ -173,6 +173,7 @@ FromWorker = Hello | Manifest | Begin | Result | Items | Log | Progress | Return
 ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
 Bodied = Result | Items | Log | Start
 
+_HEAD_BYTES = 4
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -257,7 +258,7 @@ class Deframer:
         out: list[Message] = []
         at, end = 0, len(buffer)
         self._need = 4
-        while end - at >= 4:
+        while end - at >= _HEAD_BYTES:
             head = int.from_bytes(buffer[at : at + 4], "big")
             size = head & ~_HAS_PARTS
             if not 0 < size <= FRAME_MAX_BYTES:
@@ -267,7 +268,7 @@ class Deframer:
                 break
             try:
                 messages = self._decode(memoryview(buffer)[at + 4 : at + 4 + size])
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise FrameError(str(error)) from None
             at += 4 + size
             out += self._joined(messages) if head & _HAS_PARTS else messages

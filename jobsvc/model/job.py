@@ -29,9 +29,9 @@ AwareTime = Annotated[datetime, Meta(tz=True)]
 class TimeoutsIn(msgspec.Struct, forbid_unknown_fields=True):
     """`timeouts` of a submit; what is left out comes from the task, null takes the task's away."""
 
-    run: PositiveSeconds | None | UnsetType = UNSET
-    idle: PositiveSeconds | None | UnsetType = UNSET
-    total: PositiveSeconds | None | UnsetType = UNSET
+    run: PositiveSeconds | UnsetType | None = UNSET
+    idle: PositiveSeconds | UnsetType | None = UNSET
+    total: PositiveSeconds | UnsetType | None = UNSET
 
 
 class BackoffIn(msgspec.Struct, forbid_unknown_fields=True):

@@ -39,8 +39,8 @@ CALL_WAIT_S = 60.0
 """What `call` waits when the client names no time."""
 LIST_LIMIT = 50
 LIST_LIMIT_MAX = 1_000
-MANY_MAX = 1_000
-"""Ids in one `GET /v1/jobs?id=`."""
+MANY_MAX = 400
+"""Ids in one `GET /v1/jobs?id=`: what a request line within `HEADERS_MAX_BYTES` has room for."""
 
 # -- what a job may send ------------------------------------------------------------------------------------------
 RESULT_MAX_BYTES = 16 * MIB

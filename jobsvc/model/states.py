@@ -37,16 +37,23 @@ def _ways() -> tuple[Transition, ...]:
     rows += [Transition(frm, "queued", "timer", "run_at reached") for frm in ("scheduled", "retrying")]
     rows += [Transition(frm, "queued", "operator", "run now") for frm in ("scheduled", "retrying")]
     rows.append(Transition("blocked", "queued", "grant", "permit, dependency or turn granted"))
-    rows += [Transition(frm, "held", "operator", "hold") for frm in ("scheduled", "blocked", "queued", "retrying")]
+    rows += [
+        Transition(frm, "held", "operator", "hold") for frm in ("scheduled", "blocked", "queued", "retrying")
+    ]
     rows.append(Transition("held", "queued", "operator", "release"))
-    rows.append(Transition("queued", "running", "dispatcher", "epoch := epoch + 1, durable before the worker is told"))
+    rows.append(
+        Transition("queued", "running", "dispatcher", "epoch := epoch + 1, durable before the worker is told")
+    )
     rows.append(Transition("running", "queued", "recall", "handed over but never begun; counts for nothing"))
     rows.append(Transition("running", "succeeded", "executor", "epoch and owner; result recorded once"))
     rows += [Transition("running", to, "executor or supervisor", "epoch and owner; attempts left / used up")
              for to in ("retrying", "failed")]  # fmt: skip
     rows.append(Transition("running", "stopping", "cancel or timeout", "epoch and owner"))
-    rows.append(Transition("stopping", "succeeded", "executor", "epoch and owner; it returned before it was stopped"))
-    rows.append(Transition("stopping", "cancelled", "supervisor or rescue", "cancel was asked; the code was seen to stop"))
+    rows.append(
+        Transition("stopping", "succeeded", "executor", "epoch and owner; it returned before it was stopped")
+    )
+    seen = "cancel was asked; the code was seen to stop"
+    rows.append(Transition("stopping", "cancelled", "supervisor or rescue", seen))
     rows += [Transition("stopping", to, "supervisor", "timeout, or an error while stopping; attempts left / none")
              for to in ("retrying", "failed")]  # fmt: skip
     rows.append(Transition("stopping", "queued", "drain or rescue", "seen to stop; not counted"))
@@ -54,8 +61,11 @@ def _ways() -> tuple[Transition, ...]:
     rows.append(Transition("running", "failed", "rescue", "lost and on_lost=fail, or the third loss"))
     rows += [Transition(frm, "cancelled", "cancel", "still waiting") for frm in WAITING]
     rows += [Transition(frm, "expired", "timer", "expires_at passed") for frm in WAITING]
-    rows.append(Transition("queued", "failed", "dispatcher", "the task is there and refuses the stored arguments"))
-    rows += [Transition(frm, None, "retention or delete", "final") for frm in ("succeeded", "failed", "cancelled", "expired")]
+    rows.append(
+        Transition("queued", "failed", "dispatcher", "the task is there and refuses the stored arguments")
+    )
+    ends: tuple[State, ...] = ("succeeded", "failed", "cancelled", "expired")
+    rows += [Transition(frm, None, "retention or delete", "final") for frm in ends]
     return tuple(rows)
 
 

@@ -1,4 +1,4 @@
-"""F0: what the daemon knows of a task: the entry of a worker's manifest. Data only; the callable stays in the worker."""
+"""F0: what the daemon knows of a task: its entry in a worker's manifest. The callable stays in the worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ OnLost = Literal["retry", "fail"]
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Seconds, null = none. `run`: one attempt, from its begin; `idle`: no output, progress or heartbeat;
-    `total`: from submission to outcome."""  # fmt: skip
+    `total`: from submission to outcome.
+    """  # fmt: skip
 
     run: float | None = None
     idle: float | None = None

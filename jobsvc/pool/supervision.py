@@ -151,16 +151,22 @@ class Pool:
         generation.serve()
         self._command.offer()
 
-    def stop(self) -> Deferred[None]:
-        """Let all workers exit, kill those that do not, end all commands; fires when no process is left."""
-        return Deferred.fromCoroutine(self._stop())
+    def stop(self, *, kill: bool = False) -> Deferred[None]:
+        """Let all workers exit, kill those that do not, end all commands; fires when no process is left.
 
-    async def _stop(self) -> None:
+        Args:
+            kill: do not wait for them: what still runs was asked to stop long enough ago.
+        """
+        return Deferred.fromCoroutine(self._stop(kill=kill))
+
+    async def _stop(self, *, kill: bool) -> None:
         self._stopping = True
         for loading in list(self._loading):
             loading.cancel()
         for slot in list(self._slots):
             slot.quit()
+            if kill and slot.worker is not None:
+                slot.worker.destroy("quit")
         await self._command.stop()
         while self._slots:
             await self._gone.wait()

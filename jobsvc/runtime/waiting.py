@@ -36,7 +36,9 @@ class Waiters(Generic[T]):
     def fire(self, value: T) -> None:
         """Wake all who wait now."""
         waiting, self._waiting = self._waiting, set()
-        while waiting:  # one at a time: a waiter that is woken may cancel another one, which then leaves this very set
+        while (
+            waiting
+        ):  # one at a time: a waiter that is woken may cancel another one, which then leaves this very set
             waiting.pop().callback(value)
 
 
@@ -97,7 +99,9 @@ class Background:
             if not answer.called:
                 answer.callback(value) if not isinstance(value, Failure) else answer.errback(value)
             elif isinstance(value, Failure):
-                self._log.failure("detached work failed after its asker left", value, action="background_failed")
+                self._log.failure(
+                    "detached work failed after its asker left", value, action="background_failed"
+                )
 
         running.addBoth(hand_over)
         self._track(running)

@@ -52,7 +52,9 @@ class DataFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             info = self.path.stat()
         except OSError as error:
-            raise FolderRefused(f"data directory {self.path}: {error.strerror}; name another with --data-dir") from None
+            raise FolderRefused(
+                f"data directory {self.path}: {error.strerror}; name another with --data-dir"
+            ) from None
         if info.st_uid != os.geteuid():
             raise FolderRefused(f"data directory {self.path} belongs to another user (uid {info.st_uid})")
         if info.st_mode & stat.S_IWOTH:
@@ -81,7 +83,9 @@ class DataFolder:
             text = f"jobsvc_{self._token_bytes(TOKEN_ID_BYTES).hex()}.{self._token_bytes(TOKEN_SECRET_BYTES).hex()}"
             self._write(TOKEN_FILE, text + "\n")
         if not text.startswith("jobsvc_") or not text.partition(".")[2]:
-            raise FolderRefused(f"{file} holds no token (jobsvc_<id>.<secret>): remove it, and the next start makes one")
+            raise FolderRefused(
+                f"{file} holds no token (jobsvc_<id>.<secret>): remove it, the next start makes one"
+            )
         return text
 
     def publish(self, url: str | None, unix: str | None) -> None:

@@ -184,7 +184,7 @@ def main() -> None:
     # Without this, asyncio code that asks for the loop before it runs gets another one and hangs silently.
     asyncio.set_event_loop(loop)
     loop.set_task_factory(task_factory(Mark(config.mark)))
-    asyncioreactor.install(loop)  # type: ignore[no-untyped-call]
+    asyncioreactor.install(loop)
     sock = socket.socket(fileno=take_over(config.channel))
     channel = Channel(loop)
     channel.outbox.post(hello(config))

@@ -35,7 +35,7 @@ class OutputObserver:
             return
         collected = event.get("log_namespace") == COLLECTED
         failure = cast("Failure | None", event.get("log_failure"))
-        if collected and (failure is None or failure.check(CancelledError)):  # type: ignore[no-untyped-call]
+        if collected and (failure is None or failure.check(CancelledError)):
             # What was given up ends with it, and nobody is there to hear; without a failure this is the headline.
             return
         if collected:

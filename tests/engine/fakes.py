@@ -46,7 +46,7 @@ def result_of(deferred: Deferred[T]) -> T:
     value = got[0]
     if isinstance(value, Failure):
         value.raiseException()
-    return value  # type: ignore[return-value]
+    return value
 
 
 def error_of(deferred: Deferred[Any]) -> JobsvcError:
@@ -113,6 +113,10 @@ class FakeWorker:
         """How often it was asked to give back what has not begun."""
         return sum(isinstance(m, Recall) for m in self.sent)
 
+    def has(self, job: Job) -> bool:
+        """Whether it was handed an attempt of this job that it has not answered."""
+        return any(start.id == job.id for start in self.handed.values())
+
     def start_of(self, job: Job) -> Start:
         """The newest attempt of this job that it was handed and has not answered."""
         return next(start for start in reversed(self.handed.values()) if start.id == job.id)
@@ -157,12 +161,15 @@ class FakeWorker:
 
     def items(self, job: Job, *values: object, stream: str = "out") -> None:
         start = self.start_of(job)
-        self.say(Items(start.no, start.epoch, stream, len(values), 0, b"\n".join(map(msgspec.json.encode, values))))
+        self.say(
+            Items(start.no, start.epoch, stream, len(values), 0, b"\n".join(map(msgspec.json.encode, values)))
+        )
 
     def log(self, job: Job, *lines: str) -> None:
         start = self.start_of(job)
         body = b"\n".join(
-            msgspec.json.encode({"level": "info", "message": line, "fields": {}, "source": "stdout"}) for line in lines
+            msgspec.json.encode({"level": "info", "message": line, "fields": {}, "source": "stdout"})
+            for line in lines
         )
         self.say(Log(start.no, start.epoch, len(lines), 0, body))
 
@@ -290,7 +297,9 @@ class Rig:
 
     def worker(self, kind: WorkerKind = "cpu", slots: Mapping[str, int] | None = None) -> FakeWorker:
         """A new worker that is ready."""
-        worker = FakeWorker(self, f"{kind}{len(self.workers) + 1}", kind, dict(SLOTS[kind] if slots is None else slots))
+        worker = FakeWorker(
+            self, f"{kind}{len(self.workers) + 1}", kind, dict(SLOTS[kind] if slots is None else slots)
+        )
         self.workers.append(worker)
         self.engine.worker_ready(worker)
         return worker
@@ -342,7 +351,9 @@ class Rig:
     def cancel(self, job: Job, mode: str = "polite", grace_s: float = 5.0) -> Deferred[tuple[Job, bool]]:
         return self.engine.cancel(job.id, "default", mode, grace_s)
 
-    def read(self, job: Job, after: int = 0, kinds: Sequence[str] = (), streams: Sequence[str] = ()) -> list[Event]:
+    def read(
+        self, job: Job, after: int = 0, kinds: Sequence[str] = (), streams: Sequence[str] = ()
+    ) -> list[Event]:
         """The events there are now."""
         reader = self.engine.reader(self.get(job), after, kinds, streams, follow=False)
         return list(read_all(reader.read, after))
@@ -372,16 +383,14 @@ class Event(msgspec.Struct):
     n: int | None = None
 
 
-def events_of(chunks: Sequence[Chunk], after: int = 0) -> list[Event]:
+def events_of(chunks: list[Chunk], after: int = 0) -> list[Event]:
     """The events of these chunks, as the edge writes them."""
     return [
         msgspec.json.decode(line, type=Event) for chunk in chunks for _, _, line in event_lines(chunk, after)
     ]  # fmt: skip
 
 
-def read_all(
-    read: Callable[[int], Any], after: int = 0, max_bytes: int = READ_BYTES
-) -> Iterator[Event]:
+def read_all(read: Callable[[int], Any], after: int = 0, max_bytes: int = READ_BYTES) -> Iterator[Event]:
     """Read pages until there is no more; each must be there at once."""
     while chunks := result_of(Deferred.fromCoroutine(read(max_bytes))):
         yield from events_of(chunks, after)

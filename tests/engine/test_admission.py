@@ -11,7 +11,7 @@ from jobsvc.engine.engine import EngineConfig
 from jobsvc.model import limits
 from jobsvc.model.clock import time_text
 from jobsvc.model.errors import JobsvcError
-from jobsvc.model.job import policy_of
+from jobsvc.model.job import Submit, policy_of
 from jobsvc.model.task import Backoff, Timeouts
 from tests.engine.fakes import Rig
 
@@ -34,23 +34,23 @@ def test_the_policy_comes_from_the_task(rig: Rig) -> None:
 
 
 def test_the_envelope_changes_what_it_names_and_nothing_else(rig: Rig) -> None:
-    job = rig.job("watched", timeouts={"idle": None, "total": 60}, retries=4, backoff={"max_s": 9}, on_lost="fail")
+    job = rig.job(
+        "watched", timeouts={"idle": None, "total": 60}, retries=4, backoff={"max_s": 9}, on_lost="fail"
+    )
     policy = policy_of(job.policy)
     assert policy.timeouts == Timeouts(run=5.0, idle=None, total=60.0)
-    assert (policy.max_attempts, policy.backoff, policy.on_lost) == (5, Backoff(limits.BACKOFF_BASE_S, 9.0), "fail")
+    assert (policy.max_attempts, policy.backoff, policy.on_lost) == (
+        5,
+        Backoff(limits.BACKOFF_BASE_S, 9.0),
+        "fail",
+    )
 
 
 def test_arguments_travel_as_they_came(rig: Rig) -> None:
-    submit = msgspec.json.decode(b'{"task":"add","args":{"b" : 2,  "a":1.0e0}}', type=_submit())
+    submit = msgspec.json.decode(b'{"task":"add","args":{"b" : 2,  "a":1.0e0}}', type=Submit)
     assert rig.engine.prepare(submit, "default").args == b'{"b" : 2,  "a":1.0e0}'
     assert rig.job("add", [1, 2]).args == b"[1,2]"
     assert rig.job("quick").args == b"{}"
-
-
-def _submit() -> Any:
-    from jobsvc.model.job import Submit
-
-    return Submit
 
 
 def test_each_refusal_names_its_field(rig: Rig) -> None:
@@ -88,13 +88,17 @@ def test_labels_keep_their_rules(rig: Rig, labels: dict[str, str], pointer: str)
 
 
 def test_good_labels_are_kept(rig: Rig) -> None:
-    labels = {"_a": "", "team.name-1": "Größe \u00a0 ✓", "k" * limits.LABEL_KEY_MAX_CHARS: "v" * limits.LABEL_VALUE_MAX_CHARS}
+    labels = {
+        "_a": "",
+        "team.name-1": "Größe \u00a0 ✓",
+        "k" * limits.LABEL_KEY_MAX_CHARS: "v" * limits.LABEL_VALUE_MAX_CHARS,
+    }
     assert msgspec.json.decode(rig.job("quick", labels=labels).labels) == labels
 
 
 def test_arguments_have_a_limit_that_the_operator_sets() -> None:
     rig = Rig(config=EngineConfig(args_max_bytes=100))
-    assert rig.job("thumbnail", {"path": "x" * 80})
+    assert len(rig.job("thumbnail", {"path": "x" * 80}).args or b"") > 80
     assert refusal(rig, "thumbnail", {"path": "x" * 100}) == ("too_large", "/args")
     rig.close()
 

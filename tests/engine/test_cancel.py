@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -275,11 +277,11 @@ def test_only_final_jobs_are_deleted_and_then_they_are_gone(rig: Rig) -> None:
     worker.items(job, 1, 2)
     worker.succeed(job)
     result_of(rig.engine.delete(job.id, "default"))
-    gone: list[Deferred[object]] = [
+    gone: list[Deferred[Any]] = [
         rig.engine.get(job.id, "default"),
         rig.engine.delete(job.id, "default"),
         rig.engine.retry(job.id, "default"),
         rig.engine.attempts(job.id, "default"),
-    ]  # type: ignore[list-item]
+    ]
     assert [error_of(deferred).code for deferred in gone] == ["not_found"] * 4
     assert rig.submit("thumbnail", key="mine").id != job.id  # its key is free again

@@ -69,7 +69,7 @@ def test_a_job_that_still_waits_at_its_end_expires(rig: Rig) -> None:
     assert result_of(waiting).state == "expired"
     assert rig.error(queued).kind == "expired"
     worker = rig.worker("io")
-    assert list(worker.handed.values())[0].id == scheduled.id
+    assert next(iter(worker.handed.values())).id == scheduled.id
     rig.clock.advance(60)
     assert rig.state(scheduled)[0] == "running"  # what runs does not expire
     assert rig.states(queued) == ["expired"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobsvc.model.frames import Start
-from tests.engine.fakes import PumpedStore, Rig, result_of
+from tests.engine.fakes import PumpedStore, Rig, error_of, result_of
 
 if TYPE_CHECKING:
     from tests.conftest import FlushFailures
@@ -78,7 +78,7 @@ def test_a_new_job_does_not_overtake_what_is_queued(rig: Rig) -> None:
     first, second, third = (rig.submit("thumbnail") for _ in range(3))
     worker.succeed(first)
     fourth = rig.submit("thumbnail")
-    assert worker.start_of(second)
+    assert worker.has(second)
     worker.succeed(second)
     worker.succeed(third)
     assert rig.state(fourth)[0] == "running"
@@ -115,7 +115,9 @@ def test_a_seat_whose_claim_is_on_its_way_takes_no_new_jobs_beside_it(slow: Slow
     rig.reload(rig.engine.tasks)
     rig.engine.submit([rig.job("thumbnail")])
     store.settle_down()
-    assert [start.id for start in worker.handed.values()] == [each.job.id for each in result_of(queued) if each.job]
+    assert [start.id for start in worker.handed.values()] == [
+        each.job.id for each in result_of(queued) if each.job
+    ]
     assert rig.engine.board.seats[worker.id].used["thread"] == 1
     store.hold_reads = False
     store.pump_reads()
@@ -255,7 +257,7 @@ def test_what_waits_behind_a_job_that_takes_too_long_goes_to_others(rig: Rig) ->
     assert {start.attempt for start in other.handed.values()} == {1}  # a recall counts for nothing
     worker.succeed(jobs[0], run_s=0.3)
     late = rig.submit("add", {"a": 1})
-    assert worker.start_of(late)
+    assert worker.has(late)
 
 
 def test_timed_jobs_are_not_quick(rig: Rig) -> None:
@@ -290,7 +292,6 @@ def test_a_submit_that_fails_gives_its_slot_back(slow: Slow) -> None:
     answer = rig.engine.submit([rig.job("add", {"a": 1})])
     store.fail_next()
     store.pump()
-    assert answer.called
-    answer.addErrback(lambda failure: failure.value.code).addCallback(lambda code: code == "disk_full" or 1 / 0)
+    assert error_of(answer).code == "disk_full"
     assert worker.handed == {}
     assert rig.free()

@@ -43,7 +43,12 @@ def test_a_failed_attempt_is_tried_again_after_its_backoff_until_they_are_used_u
     done = rig.get(job)
     assert (done.state, done.attempt, done.epoch) == ("failed", 3, 3)
     error = rig.error(job)
-    assert (error.kind, error.type, error.message, error.retryable) == ("task_error", "ValueError", "third", True)
+    assert (error.kind, error.type, error.message, error.retryable) == (
+        "task_error",
+        "ValueError",
+        "third",
+        True,
+    )
     assert (error.where.executor, error.where.worker, error.where.attempt) == ("process", worker.id, 3)
     assert rig.states(job) == [
         "running", "retrying", "queued", "running", "retrying", "queued", "running", "failed",
@@ -103,7 +108,10 @@ def test_an_exit_by_the_task_is_a_crash_with_its_status(rig: Rig) -> None:
     job = rig.submit("add", {"a": 1})
     worker.begin(job)
     worker.die(Death("exit", Exit(code=3)))
-    assert (rig.error(job).message, rig.error(job).exit) == ("the worker process exited with status 3", Exit(code=3))
+    assert (rig.error(job).message, rig.error(job).exit) == (
+        "the worker process exited with status 3",
+        Exit(code=3),
+    )
 
 
 def test_the_begin_mark_names_who_ran_and_the_others_run_again_uncounted(rig: Rig) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.model.errors import Exit, JobsvcError
+from jobsvc.model.task import TaskSpec
 from jobsvc.ports import Death
 from tests.engine import tasks
 from tests.engine.fakes import START_US, FakeWorker, Rig, error_of, result_of
 
 
-def without(*names: str) -> dict[str, object]:
+def without(*names: str) -> dict[str, TaskSpec]:
     return {name: spec for name, spec in tasks.ALL.items() if name not in names}
 
 
@@ -36,7 +38,7 @@ def test_what_was_queued_at_the_start_is_found(rig: Rig) -> None:
     result_of(Deferred.fromCoroutine(engine.start()))
     assert [start.id for start in worker.handed.values()] == [job.id for job in jobs]
     clock.advance(5)
-    assert worker.start_of(later)
+    assert worker.has(later)
     engine.close()
     assert clock.getDelayedCalls() == []
 
@@ -47,7 +49,7 @@ def test_what_was_queued_at_the_start_is_found(rig: Rig) -> None:
 def test_a_job_whose_task_is_gone_waits_and_runs_when_it_is_back(rig: Rig) -> None:
     worker = rig.worker("io", {"thread": 1})
     running, job = rig.submit("thumbnail"), rig.submit("thumbnail")
-    rig.reload(without("thumbnail"))  # type: ignore[arg-type]
+    rig.reload(without("thumbnail"))
     worker.succeed(running)
     assert worker.handed == {}
     assert rig.state(job) == ("queued", "no_such_task")
@@ -58,22 +60,18 @@ def test_a_job_whose_task_is_gone_waits_and_runs_when_it_is_back(rig: Rig) -> No
     rig.reload(tasks.ALL)
     assert rig.state(job) == ("running", None)
     assert rig.states(job) == ["running"]
-    assert worker.start_of(job)
+    assert worker.has(job)
 
 
 def test_a_task_that_has_changed_its_executor_runs_on_the_new_one(rig: Rig) -> None:
     job = rig.submit("thumbnail")
-    spec = tasks.ALL["add"]
-    rig.reload({**tasks.ALL, "thumbnail": type(spec)(**{**_fields("thumbnail"), "executor": "process"})})
+    rig.reload(
+        {**tasks.ALL, "thumbnail": msgspec.structs.replace(tasks.ALL["thumbnail"], executor="process")}
+    )
     io, cpu = rig.worker("io"), rig.worker("cpu")
     assert io.handed == {}
     assert cpu.start_of(job).executor == "process"
     assert rig.get(job).executor == "process"
-
-
-def _fields(name: str) -> dict[str, object]:
-    spec = tasks.ALL[name]
-    return {field: getattr(spec, field) for field in spec.__struct_fields__}
 
 
 def test_a_retiring_worker_gives_back_what_has_not_begun_and_goes(rig: Rig) -> None:

@@ -57,7 +57,7 @@ class EngineMachine(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         on_lost=st.sampled_from(["retry", "retry", "fail"]),
     )
-    def submit(self, task: str, count: int, priority: int, delay_s: int, retries: int, on_lost: str) -> None:
+    def submit(self, task: str, count: int, priority: int, delay_s: int, retries: int, on_lost: str) -> None:  # noqa: PLR0917 - drawn by name
         if task == self.absent:
             return
         args = {"add": {"a": 1}, "cat": {"path": "x"}}.get(task)
@@ -180,7 +180,9 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def answer_recall_or_cancel(self, pick: int) -> None:
         worker, start = _any(self._handed(begun=False), pick)
-        if worker.recalls or any((m.no, m.epoch) == (start.no, start.epoch) for m in worker.sent if isinstance(m, Cancel)):
+        if worker.recalls or any(
+            (m.no, m.epoch) == (start.no, start.epoch) for m in worker.sent if isinstance(m, Cancel)
+        ):
             worker.give_back(self.jobs[start.id])
 
     @precondition(lambda self: self._handed(begun=True))
@@ -296,5 +298,7 @@ def _refused(failure: Any, *codes: str) -> None:
     assert failure.value.code in codes
 
 
-EngineMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)
+EngineMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, derandomize=True
+)
 test_anything_in_any_order = EngineMachine.TestCase

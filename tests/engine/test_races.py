@@ -54,7 +54,7 @@ def test_submit_and_death_of_the_worker(slow: Slow) -> None:
     assert first is not None
     assert second is not None
     assert rig.state(first) == ("queued", "recalled")
-    assert other.start_of(second)
+    assert other.has(second)
     assert rig.engine.board.running["add"] == 0
 
 
@@ -74,7 +74,7 @@ def test_submit_and_reload(slow: Slow) -> None:
     new = rig.worker()
     rig.reload(specs)
     store.settle_down()
-    assert new.start_of(submitted.job)
+    assert new.has(submitted.job)
 
 
 def test_claim_and_retirement(slow: Slow) -> None:
@@ -363,7 +363,12 @@ def test_chunks_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> No
     worker.succeed(job)
     store.settle_down()
     events = rig.read(job)
-    assert [(event.seq, event.kind) for event in events] == [(1, "job"), (2, "state"), (4, "gap"), (5, "state")]
+    assert [(event.seq, event.kind) for event in events] == [
+        (1, "job"),
+        (2, "state"),
+        (4, "gap"),
+        (5, "state"),
+    ]
     assert events[2].data["from"] == 3
 
 
@@ -375,7 +380,7 @@ def test_a_requeue_and_the_next_claim_in_one_group(slow: Slow) -> None:
     other = rig.submit("thumbnail")
     worker.begin(job)
     second = rig.worker("io", {"thread": 1})
-    assert second.start_of(other)
+    assert second.has(other)
     third = rig.submit("thumbnail")
     store.held = True
     second.succeed(other)  # settle, then a claim for the free slot
@@ -402,7 +407,7 @@ def test_a_reload_and_an_old_claim_that_comes_back_empty(slow: Slow) -> None:
     store.settle_down()
     [queued] = result_of(later)
     assert queued.job is not None
-    assert worker.start_of(queued.job)
+    assert worker.has(queued.job)
 
 
 def test_one_key_twice_in_one_group(slow: Slow) -> None:

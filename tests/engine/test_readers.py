@@ -47,7 +47,11 @@ def test_the_whole_story_from_the_start(rig: Rig) -> None:
     assert [(e.data, e.stream, e.n) for e in events if e.kind == "item"] == [
         ("a", "out", 1), ("b", "out", 2), ("c", "out", 3), ("oops", "err", 1),
     ]  # fmt: skip
-    assert (events[0].data["state"], events[0].data["revision"], events[0].data["attempt"]) == ("queued", 1, 0)
+    assert (events[0].data["state"], events[0].data["revision"], events[0].data["attempt"]) == (
+        "queued",
+        1,
+        0,
+    )
     states = [e.data for e in events if e.kind == "state"]
     assert states == [
         {"state": "running", "reason": None, "attempt": 1, "epoch": 1, "revision": 2},
@@ -274,8 +278,8 @@ def test_of_the_output_the_first_and_the_last_are_kept(rig: Rig, monkeypatch: py
         worker.log(job, f"{n}{BLOCK}")
     worker.succeed(job)
     events = rig.read(job)
-    assert [event.data["message"][0] for event in events if event.kind == "log"][0] == "0"
-    assert [event.data["message"][0] for event in events if event.kind == "log"][-1] == "7"
+    kept = [event.data["message"][0] for event in events if event.kind == "log"]
+    assert (kept[0], kept[-1]) == ("0", "7")
     assert [event.kind for event in events].count("gap") == 1
 
 
@@ -289,5 +293,5 @@ def test_the_producer_may_send_on_when_its_bytes_are_committed(slow: Slow) -> No
     worker.log(job, "x")
     assert not any(isinstance(message, Credit) for message in worker.sent)
     store.pump()
-    credits = [(m.stream, m.bytes > 0) for m in worker.sent if isinstance(m, Credit)]
-    assert credits == [("out", True), ("log", True)]
+    given = [(m.stream, m.bytes > 0) for m in worker.sent if isinstance(m, Credit)]
+    assert given == [("out", True), ("log", True)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from twisted.internet.defer import CancelledError
 
+from jobsvc.model.frames import Result
 from jobsvc.model.job import Job
 from jobsvc.model.limits import KEEP_S
 from jobsvc.ports import JobFilter
@@ -184,18 +185,10 @@ def test_a_follower_gets_what_ended_together_in_one_batch(slow: Slow) -> None:
     batches: list[int] = []
     rig.engine.follow(jobs, lambda ended: batches.append(len(ended)))
     store.held = True
-    worker.say(
-        *(message for job in jobs for message in [_result(rig, worker.start_of(job))])
-    )
+    starts = [worker.start_of(job) for job in jobs]
+    worker.say(*(Result(start.no, start.epoch, rig.now_us(), 0.01, None, 0, b"null") for start in starts))
     store.settle_down()
     assert batches == [3]
-
-
-def _result(rig: Rig, start: object) -> object:
-    from jobsvc.model.frames import Result, Start
-
-    assert isinstance(start, Start)
-    return Result(start.no, start.epoch, rig.now_us(), 0.01, None, 0, b"null")
 
 
 def test_a_job_followed_twice_is_told_once(rig: Rig) -> None:
@@ -253,7 +246,10 @@ def test_the_same_key_and_body_give_the_same_job(rig: Rig) -> None:
 def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
     worker = rig.worker("io")
     rig.submit("thumbnail", {"path": "a"}, key="k")
-    for other in (rig.job("thumbnail", {"path": "b"}, key="k"), rig.job("thumbnail", {"path": "a"}, key="k", priority=1)):
+    for other in (
+        rig.job("thumbnail", {"path": "b"}, key="k"),
+        rig.job("thumbnail", {"path": "a"}, key="k", priority=1),
+    ):
         [answer] = result_of(rig.engine.submit([other]))
         assert answer.job is None
     assert len(worker.handed) == 1

@@ -30,6 +30,9 @@ START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 45.0
 """The default drain (30 s) and a reserve."""
 
+SIGNAL_AGAIN_S = 1.0
+"""Two signals sent at once may arrive as one."""
+
 ORPHAN_DEADLINE_S = 5.0
 """The promise: no orphan process 5 s after the daemon's death."""
 
@@ -333,6 +336,19 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.wait_exit(deadline_s)
 
+    def hurry_out(self) -> None:
+        """SIGTERM again and again, as the second one shortens the drain to nothing; kills it when it stays."""
+        give_up_at = monotonic() + STOP_DEADLINE_S
+        while monotonic() < give_up_at:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(SIGNAL_AGAIN_S)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+        self.process.kill()
+        pytest.fail(f"the daemon did not stop within {STOP_DEADLINE_S:g} s")
+
     def kill(self) -> int:
         """SIGKILL, as a crash or the OOM killer would; its workers must end by themselves."""
         self.process.kill()
@@ -368,12 +384,6 @@ def running(daemon: Daemon, tasks: str) -> Iterator[Daemon]:
     finally:
         if daemon._process is not None:  # the process did start
             if daemon.process.poll() is None:
-                daemon.process.send_signal(signal.SIGTERM)
-                daemon.process.send_signal(signal.SIGTERM)  # a second one shortens the drain to nothing
-                try:
-                    daemon.process.wait(STOP_DEADLINE_S)
-                except subprocess.TimeoutExpired:
-                    daemon.process.kill()
-                    raise
+                daemon.hurry_out()
             daemon.wait_exit()
             daemon.wait_no_orphans()

@@ -11,8 +11,29 @@ from hypothesis import strategies as st
 
 from jobsvc.model.errors import Exit, JobError, Where
 from jobsvc.model.frames import (
-    Begin, Cancel, Credit, Deframer, FrameError, FromWorker, Hello, Items, Log, Manifest, Message, Part, Ping, Pong,
-    Progress, Quit, Recall, Result, Returned, Start, ToWorker, encode, split,
+    Begin,
+    Cancel,
+    Credit,
+    Deframer,
+    FrameError,
+    FromWorker,
+    Hello,
+    Items,
+    Log,
+    Manifest,
+    Message,
+    Part,
+    Ping,
+    Pong,
+    Progress,
+    Quit,
+    Recall,
+    Result,
+    Returned,
+    Start,
+    ToWorker,
+    encode,
+    split,
 )  # fmt: skip
 from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES, RESULT_MAX_BYTES
 from jobsvc.model.task import CommandSpec, Policy, Port, TaskSpec
@@ -22,7 +43,12 @@ SPEC = TaskSpec(
     policy=Policy(max_attempts=3), ports=(Port("out", "out"),), command=CommandSpec(("cat", "{path}"), env={"A": "b"}),
 )  # fmt: skip
 ERROR = JobError(
-    "crashed", "pkg.Error", "bad", traceback="…", exit=Exit(signal=9, name="SIGKILL"), where=Where("process", "w", 1, 2)
+    "crashed",
+    "pkg.Error",
+    "bad",
+    traceback="…",
+    exit=Exit(signal=9, name="SIGKILL"),
+    where=Where("process", "w", 1, 2),
 )
 FROM: list[Message] = [
     Hello(1, 42, "boot"),
@@ -47,9 +73,13 @@ TO: list[Message] = [
 ]
 
 
-def payload(*messages: Message) -> bytes:
-    text = msgspec.msgpack.encode(messages)
-    return len(text).to_bytes(4, "big") + text
+def framed(text: bytes, *, parts: bool = False) -> bytes:
+    return (len(text) | parts << 31).to_bytes(4, "big") + text
+
+
+def payload(*messages: Message, parts: bool = False) -> bytes:
+    """A frame of just these messages, split or not."""
+    return framed(msgspec.msgpack.encode(messages), parts=parts)
 
 
 @pytest.mark.parametrize(("union", "messages"), [(FromWorker, FROM), (ToWorker, TO)], ids=["from", "to"])
@@ -84,7 +114,9 @@ def test_an_empty_batch_is_a_frame_without_messages() -> None:
 # -- large bodies ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, 5 * PART_BYTES + 3])
+@pytest.mark.parametrize(
+    "size", [0, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, 5 * PART_BYTES + 3]
+)
 def test_large_bodies_travel_in_parts_and_arrive_whole(size: int) -> None:
     body = bytes(n % 251 for n in range(size))
     messages = [
@@ -103,7 +135,7 @@ def test_large_bodies_travel_in_parts_and_arrive_whole(size: int) -> None:
 def test_no_frame_of_a_large_body_holds_up_the_channel() -> None:
     """Between its parts messages of other attempts may come, and both arrive."""
     body = b"x" * (3 * PART_BYTES)
-    parts = [encode([piece]) for piece in split(Result(1, 1, 1, 0.5, None, 0, body))]
+    parts = [payload(piece, parts=True) for piece in split(Result(1, 1, 1, 0.5, None, 0, body))]
     assert len(parts) == 3
     other = Items(2, 1, "out", 1, 0, b"1")
     assert max(len(part) for part in parts) < PART_BYTES + 100
@@ -118,7 +150,7 @@ def test_parts_of_two_attempts_may_alternate() -> None:
     bodies = {1: b"a" * (2 * PART_BYTES), 2: b"b" * (2 * PART_BYTES)}
     pieces = [list(split(Items(no, 1, "out", 1, 0, body))) for no, body in bodies.items()]
     mixed = [piece for pair in zip(*pieces, strict=True) for piece in pair]
-    got = Deframer(FromWorker).feed(payload(*mixed))
+    got = Deframer(FromWorker).feed(payload(*mixed, parts=True))
     assert {message.no: message.body for message in got if isinstance(message, Items)} == bodies
 
 
@@ -142,14 +174,28 @@ def test_the_largest_result_travels() -> None:
         b"\x00\x00\x00\x01\x01",
         b"\x00\x00\x00\x02\xa1x",
         payload(Ping(1)),  # this side does not send that
-        len(bad := msgspec.msgpack.encode([[99, 1]])).to_bytes(4, "big") + bad,
-        len(bad := msgspec.msgpack.encode([[3, "x", 1, 1]])).to_bytes(4, "big") + bad,
-        len(bad := msgspec.msgpack.encode([[3, 1]])).to_bytes(4, "big") + bad,
-        len(bad := msgspec.msgpack.encode([[5, 1, 1, "S", 1]]).replace(b"\xa1S", b"\xa1\xff")).to_bytes(4, "big") + bad,
-        payload(Result(1, 1, 1, 0.5, None, 2, b"")),
-        payload(Part(1, 1, b"x"), Result(1, 1, 1, 0.5, None, 2, b"")),
+        framed(msgspec.msgpack.encode([[99, 1]])),
+        framed(msgspec.msgpack.encode([[3, "x", 1, 1]])),
+        framed(msgspec.msgpack.encode([[3, 1]])),
+        framed(msgspec.msgpack.encode([[5, 1, 1, "S", 1]]).replace(b"\xa1S", b"\xa1\xff")),
+        payload(Result(1, 1, 1, 0.5, None, 2, b""), parts=True),
+        payload(Part(1, 1, b"x"), Result(1, 1, 1, 0.5, None, 2, b""), parts=True),
     ],
-    ids=range(13),
+    ids=[
+        "empty",
+        "too long",
+        "far too long",
+        "no payload type",
+        "a number",
+        "a text",
+        "of the other side",
+        "no such tag",
+        "a wrong type",
+        "too short",
+        "no utf-8",
+        "parts missing",
+        "a part missing",
+    ],
 )
 def test_what_is_no_frame_of_ours_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from jobsvc.model.states import (
-    ACTIVE, FINAL, STATES, TRANSITIONS, WAITING, State, allowed, diagram, sources,
+    ACTIVE,
+    FINAL,
+    STATES,
+    TRANSITIONS,
+    WAITING,
+    State,
+    allowed,
+    diagram,
+    sources,
 )  # fmt: skip
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"

@@ -81,7 +81,18 @@ def test_the_gate_is_opened_once_requests_are_sent(port: int, tmp_path: Path) ->
 
 def test_another_status_fails_the_run_and_is_shown(port: int) -> None:
     plan = Plan(host="127.0.0.1", port=port, requests=[post("/nowhere", b"what it says")], count=2)
-    with pytest.raises(LoadFailed, match="2 of 2 replies were not 200: 404 what it says"):
+    with pytest.raises(LoadFailed, match="2 of 2 replies are wrong: 404 what it says"):
+        run(plan)
+
+
+def test_a_reply_without_its_marks_fails_the_run_and_is_shown(port: int) -> None:
+    plan = Plan(
+        host="127.0.0.1",
+        port=port,
+        requests=[post("/echo", b"xx"), post("/echo", b"xyx"), post("/echo", b"no")],
+    )
+    plan.count, plan.marker, plan.marks = 3, b"x", 2
+    with pytest.raises(LoadFailed, match="1 of 3 replies are wrong: 200 no"):
         run(plan)
 
 

@@ -57,7 +57,7 @@ def test_one_connection_carries_one_reply_after_the_other() -> None:
     reader = ReplyReader(b"x")
     assert fed(reader, chunked(b"xx"), []) == [True]
     assert fed(reader, plain(b"x"), []) == [True]
-    assert (reader.status, reader.marks, reader.start) == (200, 1, b"x")
+    assert (reader.status, reader.marks, reader.end) == (200, 1, b"x")
 
 
 def test_a_reply_without_body_ends_with_its_head() -> None:
