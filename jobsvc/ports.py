@@ -194,9 +194,6 @@ class Store(Protocol):
     def expire(self, now: int, limit: int) -> Deferred[list[Job]]:
         """Waiting jobs whose `expires_at` has passed → expired, with the error of kind `expired`; the rows."""
 
-    def reject(self, job_id: bytes, at: int, error: bytes) -> Deferred[Job | None]:
-        """A queued job whose stored arguments its task refuses → failed."""
-
     def delete(self, job_id: bytes) -> Deferred[bool]:
         """Remove a final job with all that belongs to it; False = not final or not there."""
 

@@ -150,7 +150,9 @@ class Daemon(Service):
         problem: list[Failure] = []
         try:
             listening = serverFromString(self._reactor, description).listen(self.site)
-        except (ValueError, TypeError, KeyError) as error:
+        except LookupError:
+            raise _refusal(f"--listen {description}: no such socket was handed over by systemd (LISTEN_FDS)") from None
+        except (ValueError, TypeError) as error:
             raise _refusal(f"--listen {description}: {error}") from None
         listening.addCallbacks(self._ports.append, problem.append)
         if problem:
@@ -195,8 +197,7 @@ class Daemon(Service):
                 scheme = "https" if _encrypted(description) else "http"
                 url = url or f"{scheme}://{name}:{host.port}"
             else:
-                name = host.name
-                unix = unix or (name.decode() if isinstance(name, bytes) else name)
+                unix = unix or str(Path(os.fsdecode(host.name)).absolute())
         return url, unix
 
     def _start_failed(self, failure: Failure) -> None:

@@ -39,7 +39,7 @@ def _measured(bench: Bench, *, wait: bool, name: str, title: str, floor: float, 
             outcome = daemon.run(plan, succeeded=int(wait))
             daemon.settle()  # the next repetition finds no work left by this one
             latencies_s.extend(outcome.latencies_s)
-            notes[:] = costs(outcome, outcome.replies, "job")
+            notes[:] = costs(outcome, WARM_UP + outcome.replies, "job")
             return outcome.replies / outcome.elapsed_s
 
         values = bench.repeat(once)

@@ -61,9 +61,6 @@ def _ways() -> tuple[Transition, ...]:
     rows.append(Transition("running", "failed", "rescue", "lost and on_lost=fail, or the third loss"))
     rows += [Transition(frm, "cancelled", "cancel", "still waiting") for frm in WAITING]
     rows += [Transition(frm, "expired", "timer", "expires_at passed") for frm in WAITING]
-    rows.append(
-        Transition("queued", "failed", "dispatcher", "the task is there and refuses the stored arguments")
-    )
     ends: tuple[State, ...] = ("succeeded", "failed", "cancelled", "expired")
     rows += [Transition(frm, None, "retention or delete", "final") for frm in ends]
     return tuple(rows)

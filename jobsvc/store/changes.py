@@ -9,7 +9,7 @@ import msgspec
 
 from jobsvc.model.errors import JobError
 from jobsvc.model.job import Job
-from jobsvc.model.states import FINAL, WAITING, State
+from jobsvc.model.states import FINAL, WAITING
 from jobsvc.ports import Move
 from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
@@ -46,12 +46,6 @@ def _move(session: Session, reads: Reads, wanted: Move) -> Job | None:
     if not job.done:
         session.state_chunks([job.no], wanted.at)
     return reads.get(wanted.id)
-
-
-def reject(session: Session, reads: Reads, job_id: bytes, at: int, error: bytes) -> Job | None:
-    """A queued job whose arguments its task refuses → failed."""
-    frm: tuple[State, ...] = ("queued",)
-    return _move(session, reads, Move(id=job_id, frm=frm, to="failed", reason=None, at=at, error=error))
 
 
 def wake(session: Session, now: int, limit: int) -> Mapping[str, int]:

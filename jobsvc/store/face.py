@@ -75,10 +75,6 @@ class StoreFace(ABC):
         """Overdue waiting jobs → expired."""
         return self._write("expire", now, limit)
 
-    def reject(self, job_id: bytes, at: int, error: bytes) -> Deferred[Job | None]:
-        """A queued job whose arguments its task refuses → failed."""
-        return self._write("reject", job_id, at, error)
-
     def delete(self, job_id: bytes) -> Deferred[bool]:
         """Remove a final job."""
         return self._write("delete", job_id)

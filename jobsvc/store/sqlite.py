@@ -116,7 +116,6 @@ class SqliteStore:
         singles: dict[str, Callable[..., Any]] = {
             "wake": partial(changes.wake, session),
             "expire": partial(changes.expire, session, reads),
-            "reject": partial(changes.reject, session, reads),
             "delete": partial(changes.delete, session),
             "purge": partial(changes.purge, session),
             "recover": partial(recovery.recover, session),
@@ -162,10 +161,6 @@ class SqliteStore:
     def expire(self, now: int, limit: int) -> list[Job]:
         """Overdue waiting jobs → expired."""
         return cast("list[Job]", self._one("expire", now, limit))
-
-    def reject(self, job_id: bytes, at: int, error: bytes) -> Job | None:
-        """A queued job whose arguments its task refuses → failed."""
-        return cast("Job | None", self._one("reject", job_id, at, error))
 
     def delete(self, job_id: bytes) -> bool:
         """Remove a final job."""

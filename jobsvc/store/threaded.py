@@ -120,6 +120,7 @@ class ThreadedStore(StoreFace):
             self._store.open()
         except Exception:  # noqa: BLE001 - no Deferred is awaited here; whoever waits for `open` is told
             self._reactor.callFromThread(self._opened.errback, Failure())
+            self._reactor.callFromThread(self._ended.callback, None)  # a close must not wait for this thread
             return
         self._reactor.callFromThread(self._opened.callback, None)
         while (group := self._gather()) is not None:

@@ -487,18 +487,3 @@ def test_waiting_jobs_expire(held: Held) -> None:
     assert held.row(job).state == "running"
     assert held(held.store.next_due()) is None
     assert held.event_numbers(late) == [2]
-
-
-def test_refused_arguments_fail_the_job(held: Held) -> None:
-    """Only while it is queued."""
-    (job,) = held.submitted(job_of())
-    rejected = held(held.store.reject(job.id, NOW + 5, b'{"kind":"rejected"}'))
-    assert rejected is not None
-    assert (rejected.state, rejected.error, rejected.finished_at) == (
-        "failed",
-        b'{"kind":"rejected"}',
-        NOW + 5,
-    )
-    assert held(held.store.reject(job.id, NOW + 6, b"{}")) is None
-    assert held(held.store.reject(held.running().id, NOW + 6, b"{}")) is None
-    assert held.event_numbers(job) == [2]

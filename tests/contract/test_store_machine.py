@@ -159,15 +159,6 @@ class StoreMachine(RuleBasedStateMachine):
         assert (moved is not None) == (job.state in WAITING and job.state in frm and allowed(job.state, to))
         self.changed(job.id, to) if moved else self.check_refused(job.id)
 
-    @precondition(lambda self: self.rows)
-    @rule(place=PLACES)
-    def reject(self, place: int) -> None:
-        job = self.pick(place, STATES)
-        assert job is not None
-        rejected = self.held(self.held.store.reject(job.id, self.now, b"{}"))
-        assert (rejected is not None) == (job.state == "queued")
-        self.changed(job.id, "failed") if rejected else self.check_refused(job.id)
-
     @rule(after=st.integers(0, 30))
     def time_passes(self, after: int) -> None:
         self.now += after

@@ -84,12 +84,13 @@ def test_starts_works_and_stops(start_daemon: StartDaemon, launcher: tuple[str, 
 
 def test_ready_only_when_the_workers_are(start_daemon: StartDaemon) -> None:
     """While the task module is being imported: it lives, is not ready, publishes nothing, takes no job."""
-    daemon = start_daemon(TASKS, "--listen", "unix:web.sock")
+    daemon = start_daemon(TASKS)
+    token = {"Authorization": f"Bearer {daemon.token}"}
     assert daemon.stop() == 0
+    daemon.options = ("--listen", "unix:web.sock")
     daemon.write_tasks(SLOW_IMPORT)
     daemon.launch()
     socket_path = str(daemon.folder / "web.sock")
-    token = {"Authorization": f"Bearer {daemon.token}"}
     with httpx2.Client(
         transport=httpx2.HTTPTransport(uds=socket_path), base_url="http://localhost", headers=token
     ) as http:
@@ -129,8 +130,8 @@ def test_unix_socket(start_daemon: StartDaemon) -> None:
     """listen on unix: endpoint.json says where; Client and command find it there."""
     daemon = start_daemon(TASKS, "--listen", "unix:web.sock", "--listen", "tcp:0:interface=127.0.0.1")
     works(daemon)
-    path = daemon.folder / daemon.endpoint["unix"]
-    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost") as http:
+    assert daemon.endpoint["unix"] == str(daemon.folder / "web.sock")
+    with httpx2.Client(transport=httpx2.HTTPTransport(uds=daemon.endpoint["unix"]), base_url="http://localhost") as http:
         assert http.get("/readyz").text == "ok\n"
         reply = http.get("/v1/info", headers={"Authorization": f"Bearer {daemon.token}"})
         assert reply.status_code == 200, reply.text
@@ -157,7 +158,7 @@ listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
 listening.listen()
 os.dup2(listening.fileno(), 3, inheritable=True)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "http"}
 os.execv(sys.argv[1], sys.argv[1:])
 '''
 
@@ -172,7 +173,7 @@ def variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith(("LISTEN", "JOBSVC")))
 '''
     launcher = ("python", "activation.py", wheel_env.program("twistd"), "-n", "--pidfile=")
-    options = ("--listen", "systemd:domain=INET:index=0")
+    options = ("--listen", "systemd:domain=INET:name=http")  # as deploy/jobsvc.service has it
     with running(Daemon(wheel_env, tmp_path, options, launcher), text) as daemon:
         works(daemon)
         names = daemon.succeeded(daemon.submit("variables")["id"])
@@ -356,7 +357,8 @@ def test_port_in_use(wheel_env: WheelEnv, tmp_path: Path, launcher: tuple[str, .
         ("nonsense:1", "nonsense"),
         ("tcp:http", "tcp:http"),
         ("unix:no/such/folder/socket", "no/such/folder"),
-        ("systemd:domain=INET:index=0", "systemd"),
+        ("systemd:domain=INET:index=0", "LISTEN_FDS"),
+        ("systemd:domain=INET:name=http", "LISTEN_FDS"),
     ],
 )
 def test_bad_listener(wheel_env: WheelEnv, tmp_path: Path, listen: str, word: str) -> None:
@@ -474,14 +476,12 @@ def test_directory_open_to_everyone(wheel_env: WheelEnv, tmp_path: Path) -> None
     assert list(data.iterdir()) == []
 
 
-def test_directory_open_to_readers_is_closed(start_daemon: StartDaemon, wheel_env: WheelEnv, tmp_path: Path) -> None:
+def test_directory_open_to_readers_is_closed(wheel_env: WheelEnv, tmp_path: Path) -> None:
     """Readable by others: it is ours, and made private."""
-    data = tmp_path / "own"
-    data.mkdir()
+    data = data_folder(tmp_path)
     data.chmod(0o755)
-    daemon = start_daemon(TASKS, "--data-dir", str(data))
-    assert mode(data) == 0o700
-    assert daemon.stop() == 0
+    with running(Daemon(wheel_env, tmp_path), TASKS):
+        assert mode(data) == 0o700
 
 
 @pytest.mark.parametrize("text", ["", "secret\n"], ids=["empty", "other"])
@@ -504,7 +504,7 @@ def test_background_start_tells_the_terminal(wheel_env: WheelEnv, tmp_path: Path
             timeout=REFUSAL_DEADLINE_S, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert "open to other machines" in (tmp_path / "said").read_text()
+    assert "--listen tcp:0:interface=0.0.0.0" in (tmp_path / "said").read_text()  # twistd cuts the rest
     assert not (tmp_path / "twistd.pid").exists()
 
 
@@ -520,10 +520,10 @@ def test_background_start_and_stop(wheel_env: WheelEnv, tmp_path: Path) -> None:
     pid = int((tmp_path / "twistd.pid").read_text())
     ended = os.pidfd_open(pid)
     try:
-        follow = daemon.cli("call", "greet", "[]")
-        while follow.returncode == 3:  # no endpoint.json yet; each try takes a moment of its own
-            follow = daemon.cli("call", "greet", "[]")
-        assert follow.stdout == '"hello you"\n', follow.stderr
+        called = daemon.cli("call", "greet", "[]")
+        while called.returncode == 3:  # no endpoint.json yet; each try takes a moment of its own
+            called = daemon.cli("call", "greet", "[]")
+        assert called.stdout == '"hello you"\n', called.stderr
         os.kill(pid, signal.SIGTERM)
         wait_readable(ended)
     finally:
