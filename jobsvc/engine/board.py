@@ -14,7 +14,7 @@ import msgspec
 from twisted.internet.interfaces import IDelayedCall
 
 from jobsvc.model.job import Job
-from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_S, QUICK_S
+from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_ONE_S, PREFETCH_S, QUICK_S
 from jobsvc.model.task import Policy, TaskSpec
 from jobsvc.model.types import checker
 from jobsvc.ports import Worker
@@ -57,9 +57,11 @@ class TaskState:
     @property
     def ahead(self) -> int:
         """How many of it may wait in a cpu worker behind the one that runs."""
-        if self.mean_s is None or self.spec.policy.on_lost == "fail":
+        if self.mean_s is None or self.mean_s > PREFETCH_ONE_S or self.spec.policy.on_lost == "fail":
             return 0
-        return PREFETCH_JOBS if self.mean_s * PREFETCH_JOBS <= PREFETCH_S else int(PREFETCH_S / self.mean_s)
+        if self.mean_s * PREFETCH_JOBS <= PREFETCH_S:
+            return PREFETCH_JOBS
+        return max(1, int(PREFETCH_S / self.mean_s))
 
 
 class Stop:
@@ -213,9 +215,9 @@ class Seat:
             return 0
         running = next(iter(self.outstanding.values()), None)
         left_s = PREFETCH_S - self.backlog_s + ((running.est_s if running is not None else None) or 0.0)
-        return max(
-            0, min(PREFETCH_JOBS + 1 - used, int(left_s / max(task.mean_s, PREFETCH_S / PREFETCH_JOBS)))
-        )
+        # Behind a single one there is always room for one: `ahead` has said that the task is short enough.
+        fits = max(int(left_s / max(task.mean_s, PREFETCH_S / PREFETCH_JOBS)), used == 1)
+        return max(0, min(PREFETCH_JOBS + 1 - used, fits))
 
     def take(self, executor: str, task: TaskState) -> None:
         """A slot is taken for an attempt that is about to be handed over."""

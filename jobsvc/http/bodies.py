@@ -31,6 +31,9 @@ _FORMS = frozenset((b"application/x-www-form-urlencoded", b"multipart/form-data"
 SHORT_BYTES = 2 * NESTING_MAX
 """A text shorter than this cannot nest too deeply, nor hold a number of hundreds of digits."""
 
+LONG_BYTES = 1024
+"""From here on decoding it is quicker than looking for odd numbers: the patterns took 3 to 9 ms on 100 KB of text."""
+
 submit_decoder = msgspec.json.Decoder(Submit)
 _any_decoder = msgspec.json.Decoder()
 
@@ -103,12 +106,16 @@ def plain_throughout(lines: Sequence[bytes]) -> bool:
 
 
 def suspicious(text: bytes) -> bool:
-    """Whether raw JSON in `text` needs a closer look. Cheap, and true for next to nothing that is honest."""
-    if _EXPONENT.search(text) is not None:
-        return True
-    if len(text) < SHORT_BYTES:
-        return False
-    return text.count(b"[") + text.count(b"{") > NESTING_MAX or _LONG_NUMBER.search(text) is not None
+    """Whether raw JSON in `text` needs a closer look: a short one with an exponent, and every long one."""
+    return len(text) >= LONG_BYTES or _EXPONENT.search(text) is not None or (len(text) >= SHORT_BYTES and _odd(text))
+
+
+def _odd(text: bytes) -> bool:
+    return _many_brackets(text) or _LONG_NUMBER.search(text) is not None
+
+
+def _many_brackets(text: bytes) -> bool:
+    return text.count(b"[") + text.count(b"{") > NESTING_MAX
 
 
 def check_raw(raw: Raw | Any) -> None:
@@ -116,7 +123,7 @@ def check_raw(raw: Raw | Any) -> None:
     if not isinstance(raw, Raw):
         return
     text = bytes(raw)
-    if too_deep(text):
+    if _many_brackets(text) and too_deep(text):
         raise not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
     try:
         _any_decoder.decode(text)

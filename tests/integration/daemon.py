@@ -166,17 +166,17 @@ class Daemon:
     ) -> dict[str, Any]:
         """The job as soon as it fulfils ``condition``: long-polls from one revision to the next."""
         give_up_at = monotonic() + deadline_s
-        job = self.job(job_id)
-        while not condition(job):
+        reply = self.get(f"/v1/jobs/{job_id}")
+        while not condition(job := reply.json()):
             left_s = give_up_at - monotonic()
             if left_s <= 0 or job["done"]:
                 log = "" if self._log is None else self._log.tail()
                 pytest.fail(f"not what was waited for: {job}\nthe daemon's log:\n{log}")
-            known = {"If-None-Match": f'"{job["revision"]}"'}
-            reply = self.get(f"/v1/jobs/{job_id}", params={"wait": f"{min(left_s, 10):.3f}"}, headers=known)
-            if reply.status_code != httpx2.codes.NOT_MODIFIED:
-                job = reply.json()
-        return job
+            known = {"If-None-Match": reply.headers["ETag"]}
+            newer = self.get(f"/v1/jobs/{job_id}", params={"wait": f"{left_s:.3f}"}, headers=known)
+            if newer.status_code != httpx2.codes.NOT_MODIFIED:
+                reply = newer
+        return cast("dict[str, Any]", job)
 
     def in_state(self, job_id: str, *states: str) -> dict[str, Any]:
         """The job as soon as it is in one of these states."""

@@ -94,14 +94,8 @@ def test_ready_only_when_the_workers_are(start_daemon: StartDaemon) -> None:
     with httpx2.Client(
         transport=httpx2.HTTPTransport(uds=socket_path), base_url="http://localhost", headers=token
     ) as http:
-
-        def answers(path: str, status: int) -> bool:
-            try:
-                return http.get(path).status_code == status
-            except httpx2.TransportError:
-                return False
-
-        daemon.wait_for("a daemon that lives", lambda: answers("/livez", 200), 30)
+        daemon.wait_log("Site starting on")
+        assert http.get("/livez").status_code == 200
         assert http.get("/readyz").status_code == 503
         verbose = http.get("/readyz?verbose=1").json()
         assert verbose["ready"] is False
@@ -109,7 +103,7 @@ def test_ready_only_when_the_workers_are(start_daemon: StartDaemon) -> None:
         refused = http.post("/v1/jobs", json={"task": "greet"})
         assert refused.status_code in {422, 503}, refused.text
         daemon.open_gate()
-        daemon.wait_for("a daemon that is ready", lambda: answers("/readyz", 200), 30)
+        daemon.wait_for("a daemon that is ready", lambda: http.get("/readyz").status_code == 200, 30)
         assert http.post("/v1/tasks/greet/call", json=[]).json() == "hello you"
 
 
@@ -157,7 +151,8 @@ import os, socket, sys
 listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
 listening.listen()
-os.dup2(listening.fileno(), 3, inheritable=True)
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
 os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "http"}
 os.execv(sys.argv[1], sys.argv[1:])
 '''
