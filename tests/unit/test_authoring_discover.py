@@ -109,7 +109,9 @@ def test_module_that_exits_does_not_take_us_along(write: Write, text: str) -> No
 
 def test_module_that_is_not_there() -> None:
     error = refusal("no_such_module_here")
-    assert error.detail.startswith("there is no module 'no_such_module_here' on the path; start where it lies")
+    assert error.detail.startswith(
+        "there is no module 'no_such_module_here' on the path; start where it lies"
+    )
     assert error.traceback_text == ""
     assert "'no_such_package'" in refusal("no_such_package.jobs").detail
 
