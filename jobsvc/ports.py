@@ -250,6 +250,8 @@ class Death(msgspec.Struct):
     how: Literal["exit", "killed", "stalled", "lost", "quit"]
     exit: Exit | None
     running: tuple[int, int] | None = None
+    began_us: int | None = None
+    """When that one began."""
 
 
 class Worker(Protocol):

@@ -151,7 +151,9 @@ class Daemon(Service):
         try:
             listening = serverFromString(self._reactor, description).listen(self.site)
         except LookupError:
-            raise _refusal(f"--listen {description}: no such socket was handed over by systemd (LISTEN_FDS)") from None
+            raise _refusal(
+                f"--listen {description}: no such socket was handed over by systemd (LISTEN_FDS)"
+            ) from None
         except (ValueError, TypeError) as error:
             raise _refusal(f"--listen {description}: {error}") from None
         listening.addCallbacks(self._ports.append, problem.append)

@@ -16,7 +16,7 @@ from jobsvc.engine.board import Board, TaskState
 from jobsvc.model import limits
 from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobsvcError, invalid_args, invalid_field
-from jobsvc.model.job import BackoffIn, Job, Submit, TimeoutsIn
+from jobsvc.model.job import BackoffIn, Job, Submit, TimeoutsIn, policy_of
 from jobsvc.model.task import Backoff, Policy, Timeouts
 from jobsvc.model.text import has_break
 from jobsvc.model.types import ArgsError
@@ -77,6 +77,7 @@ class Admission:
         )
         if submit.run_at is not UNSET or submit.delay_s is not UNSET or submit.expires_at is not UNSET:
             _times(job, submit, now)
+        _bound_by_total(job, now)
         if submit.key is not UNSET or key_header is not None:
             job.key = _key(submit, key_header)
             job.key_hash = fingerprint(submit)
@@ -90,11 +91,13 @@ class Admission:
         args = old.args if old.args is not None else _NO_ARGS
         self.check_args(task, args)
         now = self._now_us()
-        return Job(
+        job = Job(
             id=self._new_id(now), tenant=old.tenant, task=old.task, executor=task.spec.executor, queue=old.queue,
             priority=old.priority, created_at=now, policy=old.policy, labels=old.labels, args=args,
             parent=old.parent, rerun_of=old.id,
         )  # fmt: skip
+        _bound_by_total(job, now)
+        return job
 
     def check_args(self, task: TaskState, args: bytes) -> None:
         """Raise unless `args`, a JSON text, fits the signature of `task`."""
@@ -186,6 +189,17 @@ def _times(job: Job, submit: Submit, now: int) -> None:
             raise invalid_field("/expires_at", "has passed already")
         if job.run_at is not None and job.expires_at <= job.run_at:
             raise invalid_field("/expires_at", "is not after run_at: the job could never run")
+
+
+def _bound_by_total(job: Job, now: int) -> None:
+    """The total timeout runs while the job waits, too: it expires no later than that."""
+    total_s = policy_of(job.policy).timeouts.total
+    if total_s is None:
+        return
+    end = now + int(total_s * 1_000_000)
+    if job.run_at is not None and job.run_at >= end:
+        raise invalid_field("/timeouts/total", "is over before run_at: the job could never run")
+    job.expires_at = end if job.expires_at is None else min(end, job.expires_at)
 
 
 def _key(submit: Submit, header: str | None) -> str:

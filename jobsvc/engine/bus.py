@@ -5,6 +5,7 @@ Everything is published after its commit. On the way of a job nobody waits for, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -73,9 +74,14 @@ class Follow:
 
 
 class Bus:
-    """See the module."""
+    """See the module.
 
-    def __init__(self) -> None:
+    Args:
+        counters: ends are counted here, since all pass by, whoever made them.
+    """
+
+    def __init__(self, counters: Counter[tuple[str, ...]]) -> None:
+        self._counters = counters
         self._interests: dict[bytes, _Interest] = {}
         self.follows: dict[bytes, Follow | tuple[Follow, ...]] = {}
         """Who follows which job: nearly always one, hence no list for each of a million."""
@@ -104,6 +110,7 @@ class Bus:
         """These outcomes are committed."""
         touched: dict[int, Follow] = {}
         for job in jobs:
+            self._counters["ended", job.task, job.state] += 1
             found = self.follows.pop(job.id, None)
             if found is not None:
                 for follower in found if isinstance(found, tuple) else (found,):

@@ -103,7 +103,6 @@ class Endings:
             )
             job.started_at, job.finished_at, job.losses = write.started_at, write.finished_at, write.losses
             job.result, job.error, job.owner = write.result, write.error, write.owner
-            self._counters["ended", job.task, job.state] += 1
             jobs.append(job)
         self._bus.ended(jobs)
         self._board.gone.fire(None)

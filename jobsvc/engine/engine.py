@@ -76,7 +76,7 @@ class Engine:
         """Whether the store can be asked; before that the edge answers 503."""
         self.counters: Counter[tuple[str, ...]] = Counter()
         self.board = Board()
-        self.bus = Bus()
+        self.bus = Bus(self.counters)
         self.background = Background()
         self._dispatcher = Dispatcher(self.board, store, self.bus, clock, now_us, self._timed, self._homeless)
         self._endings = Endings(
@@ -309,6 +309,20 @@ class Engine:
     def worker_died(self, worker: Worker, death: Death) -> None:
         """It is gone; its attempts are judged."""
         self._intake.died(worker, death)
+
+    async def gauges(self) -> Mapping[tuple[str, ...], int]:
+        """How things stand: (name, label…) → figure, for the metrics."""
+        if not self.started:
+            return {}
+        figures: Counter[tuple[str, ...]] = Counter()
+        for seat in self.board.seats.values():
+            for executor, used in seat.used.items():
+                figures["running", executor] += used
+                figures["slots", executor] += seat.worker.slots[executor]
+            figures[("orphans",)] += len(seat.orphans)
+        for name, count in (await self.store.queued()).items():
+            figures["queued", name] = count
+        return figures
 
     def running_on(self, worker_id: str) -> int:
         """Attempts handed to that worker."""

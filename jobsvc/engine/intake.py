@@ -117,6 +117,8 @@ class Intake:
         ended: Ended = []
         now_us = self._now_us()
         for active in seat.outstanding.values():
+            if active.began_us is None and active.key == death.running:
+                active.began_us = death.began_us
             self._end(active, partial(verdict.worker_died, active, death, now_us, self._uniform), ended)
         self._endings.finish(ended)
         orphans = list(seat.orphans.values())

@@ -6,7 +6,7 @@ A reader only ever sees what is committed. It pulls: one page of the store at a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -26,6 +26,16 @@ class Reader(Protocol):
         """The next chunks, about `max_bytes` of them; waits for new ones at the tail. Empty = the end."""
 
 
+class _Stand(NamedTuple):
+    """How a job stood when it was asked. `job` is the engine's own and may change while pages are read: `done`, and
+    `upto`, the number of the last committed event, do not.
+    """  # fmt: skip
+
+    job: Job
+    upto: int
+    done: bool
+
+
 class _Tail:
     """Where one job stands, and how to wait for more of it."""
 
@@ -35,13 +45,13 @@ class _Tail:
         self._bus = bus
         self._job_id = job_id
 
-    async def stand(self) -> tuple[Job, int] | None:
-        """The job and the number of its last committed event; None when it has been deleted."""
+    async def stand(self) -> _Stand | None:
+        """How it stands now; None when it has been deleted."""
         active = self._board.active.get(self._job_id)
         if active is not None:
-            return active.job, active.committed
+            return _Stand(active.job, active.committed, done=False)
         row = await self._store.get(self._job_id, args=False, result=False)
-        return None if row is None else (row, row.seq)
+        return None if row is None else _Stand(row, row.seq, done=row.done)
 
     def growth(self) -> Deferred[None]:
         """Ask before reading, so that what is committed meanwhile is not missed."""
@@ -93,14 +103,14 @@ class EventReader:
             growth = self._tail.growth()
             try:
                 stand = await self._tail.stand()
-                page = [] if stand is None else await self._page(*stand, max_bytes)
+                page = [] if stand is None else await self._page(stand.job, stand.upto, max_bytes)
             except BaseException:
                 leave(growth)
                 raise
-            if page or stand is None or not self._follow or (stand[0].done and self._after >= stand[1]):
+            if page or stand is None or not self._follow or (stand.done and self._after >= stand.upto):
                 leave(growth)
                 return page
-            if self._after < stand[1]:
+            if self._after < stand.upto:
                 leave(growth)  # a whole page was filtered away: there is more to read at once
                 continue
             await growth
@@ -176,7 +186,7 @@ class ItemReader:
             except BaseException:
                 leave(growth)
                 raise
-            if page or stand is None or not self._follow or stand[0].done:
+            if page or stand is None or not self._follow or stand.done:
                 leave(growth)
                 return page
             await growth

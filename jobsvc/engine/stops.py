@@ -239,6 +239,9 @@ class Stops:
         stop = active.stop
         if kill_after_s is None or stop is None:
             return
+        if active.job.executor == "loop":
+            # It stops at its next await. All that force can do is to replace the worker: not before it had its chance.
+            kill_after_s = max(kill_after_s, TIMEOUT_GRACE_S)
         if stop.kill_timer is not None and stop.kill_timer.active():
             if stop.kill_timer.getTime() <= self._clock.seconds() + kill_after_s:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET
 
 from jobsvc.engine.board import Active
 from jobsvc.model.errors import JobError, Where
@@ -117,9 +118,9 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
     if death.how == "exit":
         how = death.exit
         words = "the worker process exited"
-        if how is not None and how.name is not None:
+        if how is not None and how.name is not UNSET:
             words = f"the worker process was ended by {how.name}"
-        elif how is not None and how.code is not None:
+        elif how is not None and how.code is not UNSET:
             words = f"the worker process exited with status {how.code}"
         return failed(active, JobError("crashed", message=words, exit=how), uniform)
     if death.how == "stalled" and (death.running == active.key):
@@ -148,7 +149,7 @@ def _again(active: Active, reason: Reason, words: str) -> Verdict:
         return Verdict(
             "failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start")
         )
-    return Verdict("queued", reason, counted=False)
+    return Verdict("queued", reason, error=JobError("lost", message=words), counted=False)
 
 
 def lost(active: Active) -> Verdict:
@@ -163,7 +164,8 @@ def lost(active: Active) -> Verdict:
     if losses >= LOSSES_MAX:
         text = f"lost {losses} times while the daemon lived: not started again"
         return Verdict("failed", error=JobError("lost", message=text), lost=True)
-    return Verdict("queued", "lost", counted=False, lost=True)
+    words = "the worker was lost; the job is queued again and the attempt does not count"
+    return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
 
 
 def located(error: JobError, job: Job) -> bytes:

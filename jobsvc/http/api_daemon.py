@@ -48,6 +48,7 @@ async def readyz(edge: Edge, request: Request, query: Query) -> bytes:
 
 async def metrics(edge: Edge, request: Request, _query: Query) -> bytes:
     """`GET /metrics`."""
+    edge.metrics.gauges = await edge.engine.gauges()
     text = await edge.in_thread(edge.metrics.exposition)
     return request.reply(200, text, CONTENT_TYPE)
 

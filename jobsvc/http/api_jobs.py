@@ -54,7 +54,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     done = await accept(edge, request, decode_submit(json_body(request)))
     job = accepted(done)
     form = form_of(request, default="json")
-    status = _told(edge, request, done, job)
+    status = told(edge, request, done, job)
     if form in ("sse", "ndjson"):
         reader = edge.engine.reader(job, 0)
         return await event_reply(edge, request, job, reader, EventFormat(form, 0), status=status)
@@ -79,7 +79,7 @@ def accepted(done: Submitted) -> Job:
     return done.job
 
 
-def _told(edge: Edge, request: Request, done: Submitted, job: Job) -> int:
+def told(edge: Edge, request: Request, done: Submitted, job: Job) -> int:
     """Location and the mark of a replay; the status."""
     edge.created(request, job)
     if not done.replayed:

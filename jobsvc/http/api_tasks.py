@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from jobsvc.http.api_jobs import accept, accepted, bare_result
+from jobsvc.http.api_jobs import accept, accepted, bare_result, told
 from jobsvc.http.bodies import check_raw, decode, json_body, suspicious
 from jobsvc.http.edge import TENANT, Edge, json_reply
 from jobsvc.http.negotiate import applied_wait, preferred_wait_s
@@ -83,7 +83,7 @@ async def call(edge: Edge, request: Request, _query: Query, task: str) -> bytes:
     known_task(edge, task)
     done = await accept(edge, request, Submit(task=task, args=_args(json_body(request))))
     job = accepted(done)
-    edge.created(request, job)
+    told(edge, request, done, job)
     preferred_s = preferred_wait_s(request)
     if preferred_s is not None:
         applied_wait(request, preferred_s)

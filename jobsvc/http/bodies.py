@@ -107,7 +107,11 @@ def plain_throughout(lines: Sequence[bytes]) -> bool:
 
 def suspicious(text: bytes) -> bool:
     """Whether raw JSON in `text` needs a closer look: a short one with an exponent, and every long one."""
-    return len(text) >= LONG_BYTES or _EXPONENT.search(text) is not None or (len(text) >= SHORT_BYTES and _odd(text))
+    return (
+        len(text) >= LONG_BYTES
+        or _EXPONENT.search(text) is not None
+        or (len(text) >= SHORT_BYTES and _odd(text))
+    )
 
 
 def _odd(text: bytes) -> bool:

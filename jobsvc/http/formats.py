@@ -68,9 +68,9 @@ class EventFormat:
         self.after = max(self.after, chunk.last)
         return b"".join(out)
 
-    def end(self, job_json: bytes, at: int) -> bytes:
-        """The last event, which says that no more will come."""
-        line = b'{"seq":%d,"at":"%b","kind":"end","data":%b}' % (self.after, time_text(at).encode(), job_json)
+    def end(self, job_json: bytes, seq: int, at: int) -> bytes:
+        """The last event, which says that no more will come; `seq` is the number of the one before it."""
+        line = b'{"seq":%d,"at":"%b","kind":"end","data":%b}' % (seq, time_text(at).encode(), job_json)
         return b"event: end\ndata: %b\n\n" % line if self._sse else line + b"\n"
 
 

@@ -17,15 +17,21 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram: from one durable submit to a long poll."""
 
-_LABELS: Mapping[str, tuple[str, ...]] = {
-    "submitted": (),
-    "ended": ("task", "state"),
-    "back": ("task", "reason"),
-    "refused": ("what",),
-    "dropped": ("what",),
-    "worker_died": ("kind", "how"),
+_COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "submitted": ("Jobs accepted.", ()),
+    "ended": ("Jobs that came to their end, by state.", ("task", "state")),
+    "back": ("Attempts after which the job went back to waiting, by reason.", ("task", "reason")),
+    "refused": ("Late or unknown reports of workers that changed nothing.", ("what",)),
+    "dropped": ("Times the oldest items or log lines of a job were dropped by its quota.", ("what",)),
+    "worker_died": ("Workers that ended, and how.", ("kind", "how")),
 }
-"""Names of the labels of the engine's counters; one that is not listed gets `label1`, `label2`, …"""
+_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "queued": ("Jobs that wait for a slot.", ("task",)),
+    "running": ("Attempts handed to workers.", ("executor",)),
+    "slots": ("Attempts that may run at once.", ("executor",)),
+    "orphans": ("Threads that were given up and still run.", ()),
+}
+"""What the engine's counters and gauges tell, and the names of their labels."""
 
 
 class Metrics(Collector):
@@ -37,6 +43,7 @@ class Metrics(Collector):
 
     def __init__(self, counters: Mapping[tuple[str, ...], int]) -> None:
         self._counters = counters
+        self.gauges: Mapping[tuple[str, ...], int] = {}  # as they stood when the metrics were asked for
         self._requests: dict[tuple[str, str, int], int] = {}
         self._buckets: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
@@ -83,16 +90,21 @@ class Metrics(Collector):
         yield from self._of_engine()
 
     def _of_engine(self) -> Iterable[Metric]:
-        families: dict[str, CounterMetricFamily] = {}
-        for (name, *values), count in dict(self._counters).items():
-            labels = _LABELS.get(name) or tuple(f"label{at}" for at in range(1, len(values) + 1))
-            family = families.get(name)
-            if family is None:
-                family = families[name] = CounterMetricFamily(
-                    f"jobsvc_{name}", f"Jobs and events: {name}.", labels=labels
-                )
-            family.add_metric(tuple(values), count)
-        yield from families.values()
+        for name, (words, labels) in _COUNTERS.items():
+            yield _family(
+                CounterMetricFamily(f"jobsvc_{name}", words, labels=labels), name, dict(self._counters)
+            )
+        for name, (words, labels) in _GAUGES.items():
+            yield _family(GaugeMetricFamily(f"jobsvc_{name}", words, labels=labels), name, self.gauges)
+
+
+def _family(
+    family: CounterMetricFamily | GaugeMetricFamily, name: str, figures: Mapping[tuple[str, ...], int]
+) -> Metric:
+    for (of, *values), figure in figures.items():
+        if of == name:
+            family.add_metric(tuple(values), figure)
+    return family
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

@@ -64,6 +64,10 @@ def _text(text: str) -> str:
     return text
 
 
+def _label(text: str) -> str:
+    return _text(text) if text else text
+
+
 def _time(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
@@ -76,6 +80,8 @@ def _time(text: str) -> int:
 
 def _ids(text: str) -> tuple[bytes | str, ...]:
     parts = text.split(",")
+    if not all(parts):
+        raise ValueError("ids separated by commas are expected")
     if len(parts) > MANY_MAX:
         raise ValueError(f"at most {MANY_MAX} ids are looked at at once")
     # What is no id names no job either: it comes back among the missing.
@@ -124,6 +130,11 @@ def flag(doc: str) -> Parameter:
 def text(doc: str) -> Parameter:
     """A text."""
     return Parameter(_text, {"type": "string", "minLength": 1}, doc)
+
+
+def label(doc: str) -> Parameter:
+    """The value of a label, which may be empty."""
+    return Parameter(_label, {"type": "string"}, doc)
 
 
 def time(doc: str) -> Parameter:

@@ -136,7 +136,7 @@ _JOBS = (
             "state": query.some_of("States joined by commas.", *STATES),
             "task": query.text("Name of a task."),
             "queue": query.text("Name of a queue."),
-            "label.": query.text("label.x=y: jobs whose label x is y."),
+            "label.": query.label("label.x=y: jobs whose label x is y."),
             "since": query.time("Submitted at or after this time."),
             "cursor": query.text("`next` of the page before."),
             "limit": query.limit(f"Rows of a page; {LIST_LIMIT} when left out."),

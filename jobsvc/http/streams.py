@@ -41,7 +41,7 @@ async def event_reply(
         return b""
     last = await edge.engine.get(job.id, TENANT)
     if last.done and render.wants_end:
-        request.write(render.end(edge.job_json(last), last.finished_at or last.created_at))
+        request.write(render.end(edge.job_json(last), last.seq, last.finished_at or last.created_at))
     return b""
 
 

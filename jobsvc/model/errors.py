@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 Code = Literal[
     "bad_json", "bad_query", "bad_host", "unauthenticated", "forbidden", "cross_site", "not_found", "no_such_task",
@@ -51,13 +52,16 @@ def invalid_args(pointer: str, detail: str) -> JobsvcError:
     )
 
 
-class Exit(msgspec.Struct, omit_defaults=True):
-    """How a process ended: by `code`, or by `signal` (with its name, and whether the kernel was out of memory)."""
+class Exit(msgspec.Struct):
+    """How a process ended: by `code`, or by `signal` with its `name`. What did not happen is not there.
 
-    code: int | None = None
-    signal: int | None = None
-    name: str | None = None
-    oom: bool | None = None
+    `oom`: whether the kernel killed it for want of memory; null where that is not known.
+    """
+
+    code: int | UnsetType = UNSET
+    signal: int | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    oom: bool | UnsetType | None = UNSET
 
 
 class Where(msgspec.Struct):

@@ -81,7 +81,7 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     created_at: int  # submit
     run_at: int | None = None  # submit: when asked for later than at once
     due_at: int | None = None  # submit, retry: when the timer queues it
-    expires_at: int | None = None  # submit
+    expires_at: int | None = None  # submit: as asked, or when `timeouts.total` is over, if that comes first
     claimed_at: int | None = None  # first claim
     claim_seq: int | None = None  # first claim: sequence number of its state event
     started_at: int | None = None  # end of an attempt: when its code began

@@ -164,7 +164,7 @@ class CommandRun:
             self._items(1, item_body(rest))
         if rest := self._err.rest():
             self._logged(rest)
-        if end.code is not None and end.code in self._spec.ok_codes:
+        if end.code in self._spec.ok_codes:
             self._end(None, msgspec.json.encode({"code": end.code}))
         elif self._asked:
             self._end(

@@ -335,7 +335,8 @@ class WorkerProcess:
             action="worker_ended",
         )
         blamed = attempt if self.kind == "cpu" or how == "stalled" else None
-        self._owner.ended(Death(how, end, blamed))
+        began_us = mark[2] if mark is not None and blamed is not None else None
+        self._owner.ended(Death(how, end, blamed, began_us))
 
     def _how(self, end: Exit) -> Literal["exit", "killed", "stalled", "lost", "quit"]:
         if self._fate is not None and (end.name == "SIGKILL" or self._fate in ("quit", "lost")):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from msgspec import UNSET
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
@@ -51,7 +52,9 @@ def exit_of(reason: Failure) -> Exit:
     """How a process ended, from what the reactor says of it."""
     end = reason.value
     if isinstance(end, ProcessTerminated) and end.signal is not None:
-        return Exit(signal=end.signal, name=_signal_name(end.signal))
+        # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
+        oom = None if end.signal == signal.SIGKILL else False
+        return Exit(signal=end.signal, name=_signal_name(end.signal), oom=oom)
     assert isinstance(end, (ProcessDone, ProcessTerminated))
     return Exit(code=end.exitCode or 0)
 
@@ -67,7 +70,7 @@ def exit_words(end: Exit | None) -> str:
     """The same for people."""
     if end is None:
         return "could not be started"
-    return f"was ended by {end.name}" if end.signal is not None else f"exited with status {end.code}"
+    return f"was ended by {end.name}" if end.signal is not UNSET else f"exited with status {end.code}"
 
 
 class Child(ProcessProtocol):

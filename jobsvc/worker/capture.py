@@ -135,17 +135,20 @@ FIONREAD = 0x541B
 """From asm-generic/ioctls.h: how many bytes wait in a pipe; `termios` would cost an import."""
 
 
-def seal(no: int, epoch: int) -> None:
-    """An attempt ends: where its output still lies in a pipe, tell there that it ends here.
+def seal(no: int, epoch: int) -> bool:
+    """An attempt ends: where its output still lies in a pipe, tell there that it ends here. Whether any did.
 
     The daemon reads the pipes later than the end may come, and could not tell this attempt's text from the next one's.
     Must come before the mark is cleared. The form is known to `jobsvc.pool.printed`.
     """
     import fcntl
 
+    found = False
     for fd in (1, 2):
         try:
             if fcntl.ioctl(fd, FIONREAD, bytes(4)) != bytes(4):
                 os.write(fd, b"\x1ejobsvc end %d %d\n" % (no, epoch))
+                found = True
         except OSError:  # the task's code has closed it, or put something else in its place
             continue
+    return found

@@ -94,6 +94,9 @@ class ComputeWorker:
 
     def __init__(self, codes: Mapping[str, Code], link: Link, outbox: Outbox, mark: Mark) -> None:
         self._codes = codes
+        self._native: dict[
+            str, bool
+        ] = {}  # by task, whether its last looked-at attempt wrote past sys.stdout
         self._link = link
         self._outbox = outbox
         self._mark = mark
@@ -149,8 +152,9 @@ class ComputeWorker:
             error, body = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
             self._exit(port, exit_)
-        if not start.quick:
-            seal(port.no, port.epoch)
+        # Looking costs as much as half a quick task: one that was silent here is trusted to stay so.
+        if not start.quick or self._native.get(start.task, True):
+            self._native[start.task] = seal(port.no, port.epoch)
         port.finish(perf_counter() - began, error, body)
         self.current = None
         self._mark.clear()

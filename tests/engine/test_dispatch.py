@@ -211,7 +211,9 @@ def test_quick_jobs_are_prefetched_up_to_a_bound(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("run_s", "handed"), [(0.0001, 200), (0.010, 3), (0.020, 2), (0.050, 2), (0.051, 1)])
-def test_what_is_ahead_is_twenty_milliseconds_of_work_or_one_short_job(rig: Rig, run_s: float, handed: int) -> None:
+def test_what_is_ahead_is_twenty_milliseconds_of_work_or_one_short_job(
+    rig: Rig, run_s: float, handed: int
+) -> None:
     worker = rig.worker()
     rig.timed(worker, "quick", run_s)
     rig.submit_many("quick", 300)

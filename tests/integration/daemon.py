@@ -22,7 +22,7 @@ import pytest
 from tests.integration.processes import OutputLog, command_line, kill_process, processes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 START_DEADLINE_S = 30.0
 """Four interpreters on two busy cores start in well under this."""
@@ -192,7 +192,7 @@ class Daemon:
         assert job["state"] == "succeeded", job
         return job["result"]
 
-    def lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
+    def lines(self, path: str, **options: Any) -> Generator[dict[str, Any], None, None]:
         """The JSON lines of a streamed reply, as they come; heartbeats are left out. Close it to hang up."""
         headers = {"Accept": "application/x-ndjson", **options.pop("headers", {})}
         method = options.pop("method", "GET")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.integration.daemon import WheelEnv
 
-TASKS = '''
+TASKS = """
 from jobsvc import task
 
 @task(executor="process")
@@ -29,7 +29,7 @@ def divide(a: int, b: int) -> float:
 @task
 async def echo(value: str) -> str:
     return value
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def daemon(wheel_env: WheelEnv, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def body(*lines: Any) -> bytes:
     """Lines of a bulk upload; bytes are taken as they are."""
-    return b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    return b"".join(
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
+    )
 
 
 def bulk(daemon: Daemon, content: bytes, **params: Any) -> list[dict[str, Any]]:
@@ -66,7 +68,11 @@ def test_a_thousand_jobs_and_their_outcomes(daemon: Daemon) -> None:
         n = line["line"] - 1
         assert line["id"] == ids[n + 1]
         if n % 3 == 0 and n % 10 == 0:
-            assert (line["state"], line["result"], line["error"]["type"]) == ("failed", None, "ZeroDivisionError")
+            assert (line["state"], line["result"], line["error"]["type"]) == (
+                "failed",
+                None,
+                "ZeroDivisionError",
+            )
         else:
             wanted = n / (n % 10) if n % 3 == 0 else n + 1 if n % 3 == 1 else f"ü{n}"
             assert (line["state"], line["result"], line["error"]) == ("succeeded", wanted, None)
@@ -125,7 +131,8 @@ def chunk(data: bytes) -> bytes:
 
 def test_reply_while_the_upload_goes_on(daemon: Daemon) -> None:
     """live=1: the first id is answered before the last line has been sent. Ordinary clients send all before they
-    read, so this is a plain socket."""  # fmt: skip
+    read, so this is a plain socket.
+    """  # fmt: skip
     host, _, port = daemon.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as sock, sock.makefile("rb") as reply:
         sock.sendall(
@@ -159,4 +166,6 @@ def test_same_keys_again_give_the_same_jobs(daemon: Daemon) -> None:
     ids = [line.get("id") for line in second[:100]]
     assert ids[:7] + ids[8:] == [line["id"] for line in first[:100] if line["line"] != 8]
     assert second[7]["problem"]["code"] == "key_reused"
-    assert {line["line"]: line["result"] for line in second[100:]} == {n + 1: n + 1 for n in range(100) if n != 7}
+    assert {line["line"]: line["result"] for line in second[100:]} == {
+        n + 1: n + 1 for n in range(100) if n != 7
+    }

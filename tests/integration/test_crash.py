@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import WheelEnv
 
-TASKS = '''
+TASKS = """
 import asyncio, ctypes, os, signal, time
 from pathlib import Path
 from jobsvc import Context, command, task
@@ -78,7 +78,7 @@ def kill_myself() -> None:
 @task
 def exit_of_thread() -> None:
     raise SystemExit(3)
-'''
+"""
 
 CLIENTS = 4
 ACKNOWLEDGED_BEFORE_KILL = 400
@@ -238,7 +238,7 @@ def body_of(keys: list[str]) -> bytes:
 
 
 def test_killed_daemon_keeps_all_it_acknowledged(start_daemon: StartDaemon) -> None:
-    """kill -9 in the middle of bulk uploads: every acknowledged job is there, ends, and is there once."""
+    """Kill -9 in the middle of bulk uploads: every acknowledged job is there, ends, and is there once."""
     daemon = start_daemon(TASKS)
     held = [daemon.submit("held", "after")["id"], daemon.submit("held_thread", "after")["id"]]
     held += [daemon.submit("held_loop", "after")["id"], daemon.submit("held_command", "after")["id"]]
@@ -257,7 +257,9 @@ def test_killed_daemon_keeps_all_it_acknowledged(start_daemon: StartDaemon) -> N
         assert daemon.attempts(job)[0]["state"] == "lost"
     daemon.open_gate("after")
     keys = sorted(uploads.sent)
-    replies = list(daemon.lines("/v1/jobs/bulk", method="POST", content=body_of(keys), params={"follow": "out"}))
+    replies = list(
+        daemon.lines("/v1/jobs/bulk", method="POST", content=body_of(keys), params={"follow": "out"})
+    )
     ids = {keys[line["line"] - 1]: line["id"] for line in replies if "state" not in line}
     assert {key: ids[key] for key in uploads.acknowledged} == uploads.acknowledged
     assert len(set(ids.values())) == len(keys)
@@ -321,7 +323,10 @@ def test_drain_waits_for_what_runs_and_refuses_what_comes(start_daemon: StartDae
 def test_drain_queues_again_what_does_not_end(start_daemon: StartDaemon) -> None:
     """After drain_s what runs on is stopped, queued with reason drained, and runs after the restart."""
     daemon = start_daemon(TASKS, "--cpu-workers", "1", "--drain-s", "0.2")
-    jobs = {task: daemon.submit(task, "second")["id"] for task in ("held", "held_thread", "held_loop", "held_command")}
+    jobs = {
+        task: daemon.submit(task, "second")["id"]
+        for task in ("held", "held_thread", "held_loop", "held_command")
+    }
     for job in jobs.values():
         daemon.first_item(job)
     with closing(daemon.lines(f"/v1/jobs/{jobs['held']}/events")) as events:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import WheelEnv
 
-TASKS = '''
+TASKS = """
 import asyncio, ctypes, os, subprocess, sys, threading, time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -205,7 +205,7 @@ def ask_process(ctx: Context) -> None:
 @task(executor="process")
 def order(ctx: Context, n: int) -> int:
     return time.monotonic_ns()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +427,7 @@ def test_larger_priority_first(start_daemon: StartDaemon) -> None:
 
 
 def test_delay_and_run_now(daemon: Daemon) -> None:
-    """scheduled until it is time, or until somebody says now."""
+    """Scheduled until it is time, or until somebody says now."""
     soon = daemon.submit("plain", 1, delay_s=0.2)
     assert (soon["state"], soon["reason"]) == ("scheduled", "run_at")
     assert daemon.succeeded(soon["id"]) == 2
@@ -475,12 +475,17 @@ def test_timeout_of_a_run(start_daemon: StartDaemon, task: str) -> None:
 def test_idle_and_total_timeouts(daemon: Daemon) -> None:
     """No sign of life for too long; too long since the submission, waiting included."""
     assert failure(daemon, daemon.submit("held", "never", timeouts={"idle": 0.3})["id"])["kind"] == "timeout"
-    assert failure(daemon, daemon.submit("held", "never", timeouts={"total": 0.3}, retries=5)["id"])["kind"] == "timeout"
+    assert (
+        failure(daemon, daemon.submit("held", "never", timeouts={"total": 0.3}, retries=5)["id"])["kind"]
+        == "timeout"
+    )
 
 
 def test_retry_of_a_timed_out_thread_waits_for_it(daemon: Daemon) -> None:
     """Two attempts of one job never overlap: the next one begins when the given-up thread has returned."""
-    job = daemon.submit("held_thread", "orphan-gate", timeouts={"run": 0.2}, retries=1, backoff={"base_s": 0})["id"]
+    job = daemon.submit(
+        "held_thread", "orphan-gate", timeouts={"run": 0.2}, retries=1, backoff={"base_s": 0}
+    )["id"]
     waiting = daemon.in_state(job, "retrying")
     assert waiting["reason"] == "orphan_running"
     daemon.open_gate("orphan-gate")
@@ -500,9 +505,16 @@ def test_retries_with_backoff(daemon: Daemon) -> None:
     assert [row["state"] for row in rows] == ["failed", "failed", "succeeded"]
     assert [row["error"] and row["error"]["message"] for row in rows] == ["1", "2", None]
     states = [event["data"]["state"] for event in daemon.events(job, kinds="state")]
-    assert states == ["running", "retrying", "queued", "running", "retrying", "queued", "running", "succeeded"] or (
-        states == ["running", "retrying", "running", "retrying", "running", "succeeded"]
-    )
+    assert states == [
+        "running",
+        "retrying",
+        "queued",
+        "running",
+        "retrying",
+        "queued",
+        "running",
+        "succeeded",
+    ] or (states == ["running", "retrying", "running", "retrying", "running", "succeeded"])
 
 
 def test_manual_retry_is_a_new_job(daemon: Daemon) -> None:
@@ -511,7 +523,11 @@ def test_manual_retry_is_a_new_job(daemon: Daemon) -> None:
     daemon.done(failed)
     again = daemon.post(f"/v1/jobs/{failed}/retry")
     assert again.status_code == 201
-    assert (again.json()["rerun_of"], again.json()["args"], again.json()["labels"]) == (failed, ["again"], {"a": "b"})
+    assert (again.json()["rerun_of"], again.json()["args"], again.json()["labels"]) == (
+        failed,
+        ["again"],
+        {"a": "b"},
+    )
     assert again.json()["id"] != failed
     waiting = daemon.submit("plain", 1, delay_s=3600)["id"]
     refused = daemon.post(f"/v1/jobs/{waiting}/retry")
@@ -523,7 +539,11 @@ def test_idempotency_key(daemon: Daemon) -> None:
     body = {"task": "plain", "args": {"a": 4, "b": 5}}
     head = {"Idempotency-Key": "order-66"}
     first = daemon.post("/v1/jobs", json=body, headers=head)
-    again = daemon.post("/v1/jobs", content=b'{"args":{"b":5, "a":4},  "task":"plain"}', headers={**head, "Content-Type": "application/json"})
+    again = daemon.post(
+        "/v1/jobs",
+        content=b'{"args":{"b":5, "a":4},  "task":"plain"}',
+        headers={**head, "Content-Type": "application/json"},
+    )
     by_body = daemon.post("/v1/jobs", json={**body, "key": "order-66"})
     assert [reply.status_code for reply in (first, again, by_body)] == [201, 200, 200]
     assert {reply.json()["id"] for reply in (first, again, by_body)} == {first.json()["id"]}
@@ -547,7 +567,11 @@ def test_cancel_of_a_waiting_job_is_done_at_once(daemon: Daemon) -> None:
     """200 and cancelled; a second one is refused."""
     job = daemon.submit("plain", 1, delay_s=3600)["id"]
     reply = cancel(daemon, job)
-    assert (reply.status_code, reply.json()["state"], reply.json()["error"]["kind"]) == (200, "cancelled", "cancelled")
+    assert (reply.status_code, reply.json()["state"], reply.json()["error"]["kind"]) == (
+        200,
+        "cancelled",
+        "cancelled",
+    )
     again = cancel(daemon, job)
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
 
@@ -558,11 +582,17 @@ def test_polite_cancel(daemon: Daemon, task: str) -> None:
     job = daemon.submit(task, *(["never"] if task.startswith("held") else []))["id"]
     daemon.first_item(job)
     reply = cancel(daemon, job)
-    assert (reply.status_code, reply.json()["state"], reply.json()["reason"]) == (202, "stopping", "cancel_asked")
+    assert (reply.status_code, reply.json()["state"], reply.json()["reason"]) == (
+        202,
+        "stopping",
+        "cancel_asked",
+    )
     assert daemon.done(job)["state"] == "cancelled"
 
 
-@pytest.mark.parametrize("body", [{"mode": "now"}, {"mode": "deadline", "grace_s": 0.1}], ids=["now", "deadline"])
+@pytest.mark.parametrize(
+    "body", [{"mode": "now"}, {"mode": "deadline", "grace_s": 0.1}], ids=["now", "deadline"]
+)
 @pytest.mark.parametrize("task", ["held", "held_command"])
 def test_cancel_that_kills(daemon: Daemon, task: str, body: dict[str, Any]) -> None:
     """What does not listen is killed at once, or after the grace; its worker is replaced."""

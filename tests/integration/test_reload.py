@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import Daemon
 
-TASKS = '''
+TASKS = """
 import asyncio, time
 from pathlib import Path
 from jobsvc import Context, command, task
@@ -63,7 +63,7 @@ say = command("say", ["echo", "1"])
 @task
 def passing(n: int = 0) -> int:
     return n
-'''
+"""
 NEW = TASKS.replace("VERSION = 1", "VERSION = 2").replace('["echo", "1"]', '["echo", "2"]')
 GONE = TASKS[: TASKS.index("@task\ndef passing")]
 HELD = ("held", "held_thread", "held_loop")
@@ -89,7 +89,9 @@ def nothing(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reload"), [((), ask_reload), ((), command_reload), (("--reload",), nothing)], ids=["http", "cli", "watch"]
+    ("options", "reload"),
+    [((), ask_reload), ((), command_reload), (("--reload",), nothing)],
+    ids=["http", "cli", "watch"],
 )
 def test_running_jobs_finish_on_the_old_code_and_new_ones_run_the_new(
     start_daemon: StartDaemon, options: tuple[str, ...], reload: Callable[[Daemon], None]
@@ -175,7 +177,10 @@ def test_no_job_is_lost_or_run_twice_under_a_constant_stream_of_submits(start_da
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (TASKS + "\nimport no_such_module_anywhere\n", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        (
+            TASKS + "\nimport no_such_module_anywhere\n",
+            "ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+        ),
         (TASKS + "\ndef oops(:\n", "SyntaxError"),
         (TASKS + '\n@task(name="say")\ndef other() -> None: ...\n', "say"),
     ],
@@ -223,12 +228,17 @@ def test_worker_that_dies_while_the_module_is_broken_comes_back_with_the_next_go
     start_daemon: StartDaemon,
 ) -> None:
     """Nothing of the old code is left to start: its jobs wait, and run when the module is whole again."""
-    daemon = start_daemon(TASKS + '''
+    daemon = start_daemon(
+        TASKS
+        + """
 @task(executor="process")
 def die() -> None:
     import os
     os._exit(1)
-''', "--cpu-workers", "1")
+""",
+        "--cpu-workers",
+        "1",
+    )
     daemon.write_tasks("def oops(:\n")
     assert daemon.done(daemon.submit("die")["id"])["error"]["kind"] == "crashed"
     waiting = daemon.submit("version")["id"]
@@ -269,4 +279,8 @@ def test_stored_arguments_that_no_longer_fit_are_rejected(start_daemon: StartDae
     ask_reload(daemon)
     assert daemon.post(f"/v1/jobs/{later}/run").status_code == 200
     ended = daemon.done(later)
-    assert (ended["state"], ended["error"]["kind"], ended["error"]["retryable"]) == ("failed", "rejected", False)
+    assert (ended["state"], ended["error"]["kind"], ended["error"]["retryable"]) == (
+        "failed",
+        "rejected",
+        False,
+    )

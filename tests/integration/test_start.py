@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import WheelEnv
 
-TASKS = '''
+TASKS = """
 from pathlib import Path
 from jobsvc import Context, task
 
@@ -36,13 +36,16 @@ def square(n: int) -> int:
 @task
 async def soon() -> str:
     return "now"
-'''
-SLOW_IMPORT = '''
+"""
+SLOW_IMPORT = (
+    """
 import time
 from pathlib import Path
 while not Path("gate").exists():
     time.sleep(0.01)
-''' + TASKS
+"""
+    + TASKS
+)
 REFUSAL_DEADLINE_S = 60.0
 TWISTD = ("twistd", "-n", "--pidfile=")
 TWIST = ("twist",)
@@ -121,11 +124,13 @@ def test_stop_before_it_is_ready_leaves_nothing(start_daemon: StartDaemon) -> No
 
 
 def test_unix_socket(start_daemon: StartDaemon) -> None:
-    """listen on unix: endpoint.json says where; Client and command find it there."""
+    """Listen on unix: endpoint.json says where; Client and command find it there."""
     daemon = start_daemon(TASKS, "--listen", "unix:web.sock", "--listen", "tcp:0:interface=127.0.0.1")
     works(daemon)
     assert daemon.endpoint["unix"] == str(daemon.folder / "web.sock")
-    with httpx2.Client(transport=httpx2.HTTPTransport(uds=daemon.endpoint["unix"]), base_url="http://localhost") as http:
+    with httpx2.Client(
+        transport=httpx2.HTTPTransport(uds=daemon.endpoint["unix"]), base_url="http://localhost"
+    ) as http:
         assert http.get("/readyz").text == "ok\n"
         reply = http.get("/v1/info", headers={"Authorization": f"Bearer {daemon.token}"})
         assert reply.status_code == 200, reply.text
@@ -146,7 +151,7 @@ def test_unix_socket_alone_is_found_by_the_command(wheel_env: WheelEnv, tmp_path
     daemon.wait_no_orphans()
 
 
-ACTIVATION = '''
+ACTIVATION = """
 import os, socket, sys
 listening = socket.socket()
 listening.bind(("127.0.0.1", 0))
@@ -155,18 +160,21 @@ os.dup2(listening.fileno(), 3)
 os.set_inheritable(3, True)
 os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "http"}
 os.execv(sys.argv[1], sys.argv[1:])
-'''
+"""
 
 
 def test_socket_activation(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """systemd hands the listening socket over; its variables are not handed on to the workers."""
+    """Systemd hands the listening socket over; its variables are not handed on to the workers."""
     (tmp_path / "activation.py").write_text(ACTIVATION)
-    text = TASKS + '''
+    text = (
+        TASKS
+        + """
 @task(executor="process")
 def variables() -> list[str]:
     import os
     return sorted(name for name in os.environ if name.startswith(("LISTEN", "JOBSVC")))
-'''
+"""
+    )
     launcher = ("python", "activation.py", wheel_env.program("twistd"), "-n", "--pidfile=")
     options = ("--listen", "systemd:domain=INET:name=http")  # as deploy/jobsvc.service has it
     with running(Daemon(wheel_env, tmp_path, options, launcher), text) as daemon:
@@ -211,7 +219,7 @@ def test_memory_durability_keeps_nothing(start_daemon: StartDaemon) -> None:
     assert daemon.get(f"/v1/jobs/{job['id']}").status_code == 404
 
 
-COMPOSED = '''
+COMPOSED = """
 import sys
 from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
@@ -230,11 +238,11 @@ makeService(options).setServiceParent(both)
 both.startService()
 reactor.addSystemEventTrigger("before", "shutdown", both.stopService)
 reactor.run()
-'''
+"""
 
 
 def test_composed_into_another_service(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """makeService in a program of one's own: it works, drains, and leaves the process to its owner."""
+    """MakeService in a program of one's own: it works, drains, and leaves the process to its owner."""
     (tmp_path / "composed.py").write_text(COMPOSED)
     with running(Daemon(wheel_env, tmp_path, launcher=("python", "composed.py")), TASKS) as daemon:
         works(daemon)
@@ -322,11 +330,13 @@ def test_bad_option_under_twist(wheel_env: WheelEnv, tmp_path: Path) -> None:
     assert "--threads: 'many'" in line
 
 
-@pytest.mark.parametrize("environ", [{"JOBSVC_THREADS": "many"}, {"JOBSVC_RELOAD": "perhaps"}], ids=lambda value: next(iter(value)))
+@pytest.mark.parametrize(
+    "environ", [{"JOBSVC_THREADS": "many"}, {"JOBSVC_RELOAD": "perhaps"}], ids=lambda value: next(iter(value))
+)
 def test_bad_environment_variable(wheel_env: WheelEnv, tmp_path: Path, environ: dict[str, str]) -> None:
     """One line that names the variable."""
     (line,) = refused(wheel_env, tmp_path, *start_options(tmp_path), environ=environ)
-    (name, value), = environ.items()
+    ((name, value),) = environ.items()
     assert f"{name}: {value!r}" in line
 
 
@@ -398,13 +408,18 @@ def test_module_that_does_not_load(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (TASKS + '\n@task(name="greet")\ndef other() -> None: ...\n', ("two tasks are called 'greet'", "other")),
+        (
+            TASKS + '\n@task(name="greet")\ndef other() -> None: ...\n',
+            ("two tasks are called 'greet'", "other"),
+        ),
         ("x = 1\n", ("it names no tasks",)),
         ("import os\nos._exit(7)\n", ("status 7",)),
     ],
     ids=["two of one name", "no task", "os._exit"],
 )
-def test_module_that_is_no_use(wheel_env: WheelEnv, tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+def test_module_that_is_no_use(
+    wheel_env: WheelEnv, tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
     """One line."""
     line, *_ = refused(wheel_env, tmp_path, *start_options(tmp_path), tasks=text)
     for word in words:
@@ -440,7 +455,9 @@ def data_folder(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "content", [b"this is no database, whatever its name says\n" * 200, b"SQLite format 3\0" + b"\0" * 4080], ids=["text", "header"]
+    "content",
+    [b"this is no database, whatever its name says\n" * 200, b"SQLite format 3\0" + b"\0" * 4080],
+    ids=["text", "header"],
 )
 def test_file_that_is_no_database(wheel_env: WheelEnv, tmp_path: Path, content: bytes) -> None:
     """One line that names it; the file is left as it was."""
@@ -489,7 +506,7 @@ def test_token_file_that_holds_no_token(wheel_env: WheelEnv, tmp_path: Path, tex
 
 
 def test_background_start_tells_the_terminal(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """twistd without -n: the one who waits hears why, and no pid file stays."""
+    """Twistd without -n: the one who waits hears why, and no pid file stays."""
     (tmp_path / f"{TASKS_MODULE}.py").write_text(TASKS)
     options: Any = start_options(tmp_path, listen="tcp:0:interface=0.0.0.0")
     with (tmp_path / "said").open("w") as said:  # a file: the child in the background would hold a pipe
@@ -504,7 +521,7 @@ def test_background_start_tells_the_terminal(wheel_env: WheelEnv, tmp_path: Path
 
 
 def test_background_start_and_stop(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """twistd without -n: the daemon works in the background, ends by its pid file, and removes it."""
+    """Twistd without -n: the daemon works in the background, ends by its pid file, and removes it."""
     daemon = Daemon(wheel_env, tmp_path)
     daemon.write_tasks(TASKS)
     subprocess.run(

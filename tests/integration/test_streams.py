@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.integration.daemon import WheelEnv
 
-TASKS = '''
+TASKS = """
 import os, time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +63,7 @@ def twice(ctx: Context) -> Iterator[str]:
 
 raw = command("raw", ["sh", "-c", "printf 'one\\\\ntwo\\\\n'"])
 binary = command("binary", ["sh", "-c", "head -c 300000 /dev/zero"], text=False)
-'''
+"""
 ITEMS = 100_000
 WIDE_ITEMS = 400
 WIDE_BYTES = 50_000
@@ -72,7 +72,9 @@ WIDE_BYTES = 50_000
 @pytest.fixture(scope="module")
 def daemon(wheel_env: WheelEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all."""
-    with running(Daemon(wheel_env, tmp_path_factory.mktemp("streams"), ("--cpu-workers", "2")), TASKS) as started:
+    with running(
+        Daemon(wheel_env, tmp_path_factory.mktemp("streams"), ("--cpu-workers", "2")), TASKS
+    ) as started:
         yield started
 
 
@@ -89,7 +91,9 @@ def sse(reply: httpx2.Response) -> Iterator[dict[str, Any]]:
             fields[name] = json.loads(value) if name == "data" else value
 
 
-def read_sse(daemon: Daemon, path: str, last: str | None = None, stop_at: str | None = None) -> list[dict[str, Any]]:
+def read_sse(
+    daemon: Daemon, path: str, last: str | None = None, stop_at: str | None = None
+) -> list[dict[str, Any]]:
     """All events of a stream; those up to the id `stop_at` when the reader leaves there."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
     found = []
@@ -223,6 +227,21 @@ def test_two_attempts(daemon: Daemon) -> None:
         daemon.get(path, params={"bare": 1, "epoch": "all"})
 
 
+def test_reader_with_a_choice_misses_nothing_of_a_job_that_is_just_ending(daemon: Daemon) -> None:
+    """The job ends while the reader looks at a page of which it wants nothing: what follows still comes."""
+    daemon.open_gate("ending")
+    for _ in range(100):
+        job = daemon.submit("talk", "ending")["id"]
+        logs = [
+            event["data"]["message"]
+            for event in daemon.events(job, kinds="log,end")
+            if event["kind"] == "log"
+        ]
+        assert logs == ["begins", "goes on"]
+        job = daemon.submit("numbers_thread", 3)["id"]
+        assert [item["data"] for item in daemon.lines(f"/v1/jobs/{job}/streams/out")] == [0, 1, 2]
+
+
 def test_submit_and_stream_in_one_request(daemon: Daemon) -> None:
     """Accept of a submit: the event `job` first, then all to the end; as SSE too."""
     events = list(daemon.lines("/v1/jobs", method="POST", json={"task": "numbers", "args": [3]}))
@@ -242,7 +261,11 @@ def test_wait_of_a_submit(daemon: Daemon) -> None:
     """Prefer: wait gives the outcome; call gives the bare result; a wait that is over says so."""
     body = {"task": "numbers", "args": [1]}
     done = daemon.post("/v1/jobs", json=body, headers={"Prefer": "wait=30"})
-    assert (done.status_code, done.json()["done"], done.headers["Preference-Applied"]) == (201, True, "wait=30")
+    assert (done.status_code, done.json()["done"], done.headers["Preference-Applied"]) == (
+        201,
+        True,
+        "wait=30",
+    )
     over = daemon.post("/v1/tasks/talk/call", json=["call-gate"], headers={"Prefer": "wait=0"})
     assert (over.status_code, over.json()["code"]) == (504, "wait_over")
     daemon.open_gate("call-gate")

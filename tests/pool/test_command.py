@@ -140,7 +140,7 @@ async def test_a_signal_is_named(engine: Engine) -> None:
     engine.script("segv", "import os; os.kill(os.getpid(), 11)")
     result = await engine.run("segv")
     assert result.error is not None
-    assert (result.error.kind, result.error.exit) == ("crashed", Exit(signal=11, name="SIGSEGV"))
+    assert (result.error.kind, result.error.exit) == ("crashed", Exit(signal=11, name="SIGSEGV", oom=False))
     assert "SIGSEGV" in result.error.message
 
 
@@ -231,7 +231,7 @@ async def test_a_cancel_ends_the_program_and_its_group(engine: Engine) -> None:
     engine.worker.send([Cancel(1, 1, "cancel_asked")])
     result = await engine.result()
     assert result.error is not None
-    assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=15, name="SIGTERM"))
+    assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=15, name="SIGTERM", oom=False))
     await gone(int(child))
 
 
@@ -284,7 +284,7 @@ signal.pause()
     assert engine.worker.kill(1, 1)
     result = await engine.result()
     assert result.error is not None
-    assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=9, name="SIGKILL"))
+    assert (result.error.kind, result.error.exit) == ("cancelled", Exit(signal=9, name="SIGKILL", oom=None))
     await gone(int(child))
 
 

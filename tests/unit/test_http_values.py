@@ -173,7 +173,9 @@ def test_gap_and_end_have_no_id() -> None:
     body = b'{"from":4,"to":9,"why":"quota"}'
     assert b"id:" not in render(Chunk(no=1, seq=9, count=1, kind="gap", epoch=0, at=0, body=body))
     assert render.after == 9
-    assert b"id:" not in render.end(b"{}", 0)
+    end = render.end(b"{}", 9, 0)
+    assert b"id:" not in end
+    assert b'"seq":9' in end
 
 
 def test_latency_falls_into_its_bucket() -> None:
