@@ -207,7 +207,7 @@ def _run_command(task: Command, values: dict[str, Any], context: Context, port: 
     for line in done.stdout.splitlines():
         context.emit(line.decode(errors="replace") if spec.text else line)
     for said in done.stderr.decode(errors="replace").splitlines():
-        port.log("info", said, b"{}", "stderr")
+        port.log("warning", said, b"{}", "stderr")
     if done.returncode not in spec.ok_codes:
         raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
     return {"code": done.returncode}

@@ -138,7 +138,7 @@ class Core:
         self.restarts += 1
         if delay_s:
             self.log.warn(
-                "a {kind} worker is started again in {delay_s:.2f} s",
+                "worker {kind}: started again in {delay_s:.2f} s",
                 kind=self.kind, delay_s=delay_s, action="restart_waits",
             )  # fmt: skip
         self.timer = self.clock.callLater(delay_s, machine.again)

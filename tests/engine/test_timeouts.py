@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.frames import Cancel
 from jobsvc.ports import Death
 from tests.engine.fakes import FakeWorker, PumpedStore, Rig, result_of
@@ -324,3 +325,37 @@ def test_the_envelope_may_set_each_timeout(rig: Rig, given: dict[str, float]) ->
     worker.begin(job)
     rig.clock.advance(0.5)
     assert rig.state(job) == ("stopping", "timeout")
+
+
+def test_the_total_timeout_runs_while_a_job_waits(rig: Rig) -> None:
+    """It ends a job that finds no slot, and one that waits for its next try."""
+    waits = rig.submit("add", {"a": 2}, timeouts={"total": 5})
+    rig.clock.advance(4.9)
+    assert rig.state(waits)[0] == "queued"
+    rig.clock.advance(0.2)
+    assert rig.state(waits)[0] == "expired"
+    worker = rig.worker()
+    again = rig.submit("quick", retries=3, backoff={"base_s": 600, "max_s": 600}, timeouts={"total": 5})
+    worker.fail(again)
+    assert rig.state(again)[0] == "retrying"
+    rig.clock.advance(5.1)
+    assert rig.state(again)[0] == "expired"
+
+
+def test_a_total_timeout_that_ends_before_the_start_is_refused(rig: Rig) -> None:
+    with pytest.raises(JobsvcError, match="/timeouts/total"):
+        rig.job("quick", delay_s=60, timeouts={"total": 5})
+
+
+def test_a_coroutine_cancelled_now_has_the_time_to_reach_its_next_await(rig: Rig) -> None:
+    """Only when it does not stop its worker is replaced, which costs its neighbours nothing but time."""
+    worker = rig.worker("io")
+    job = rig.submit("spin")
+    worker.begin(job)
+    rig.cancel(job, "now")
+    rig.clock.advance(0)
+    assert rig.worn == []
+    worker.fail(job, "cancelled")
+    assert rig.state(job)[0] == "cancelled"
+    rig.clock.advance(2)
+    assert rig.worn == []

@@ -79,6 +79,8 @@ def test_metrics(house: House) -> None:
     assert 'jobsvc_http_request_seconds_bucket{le="+Inf",route="jobs.submit"} 1.0' in text
     assert 'jobsvc_ended_total{state="succeeded",task="echo"} 1.0' in text
     assert "jobsvc_submitted_total 1.0" in text
+    assert 'jobsvc_running{executor="process"} 0.0' in text
+    assert "# HELP jobsvc_queued Jobs that wait for a slot." in text
     assert "jobsvc_http_connections" in text
     other = House()
     assert "echo" not in other.ask("GET", "/metrics").body.decode()

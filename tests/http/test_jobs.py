@@ -126,6 +126,8 @@ def test_lists_are_filtered_and_lean(house: House) -> None:
 
     assert ids("state=failed") == ids("task=add") == [bad["id"]]
     assert ids("queue=fast") == ids("label.team=a") == ids("state=succeeded,cancelled") == [good["id"]]
+    assert ids("label.team=") == []  # a label may be empty
+    assert house.ask("GET", "/v1/jobs?id=").json()["code"] == "bad_query"
     assert ids("since=2026-01-01T00:00:00Z") == [bad["id"], good["id"]]
     assert ids("since=2099-01-01T00:00:00%2B02:00") == []
     failed, succeeded = house.ask("GET", "/v1/jobs").json()["jobs"]

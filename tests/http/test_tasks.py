@@ -74,5 +74,7 @@ def test_a_call_is_idempotent_by_its_header(house: House) -> None:
     [start] = house.worker.started
     house.worker.succeed(start, b"5")
     assert (first.reply().body, second.reply().body) == (b"5", b"5")
+    assert "idempotency-replayed" not in first.reply().headers
+    assert second.reply().headers["idempotency-replayed"] == "true"
     other = house.ask("POST", "/v1/tasks/echo/call", {"x": 2}, {"Idempotency-Key": "k"})
     assert (other.status, other.json()["code"]) == (422, "key_reused")

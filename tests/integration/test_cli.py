@@ -131,7 +131,7 @@ def test_follow(daemon: Daemon) -> None:
 
 
 def test_cancel_and_retry(daemon: Daemon) -> None:
-    """Cancel ends a running job; retry makes a new one like a final one."""
+    """A running job is ended; a final one is the model of a new one."""
     (job,) = json_lines(command(daemon, "submit", "held", '["never"]'))
     daemon.first_item(job["id"])
     (stopping,) = json_lines(command(daemon, "cancel", job["id"]))
@@ -229,7 +229,8 @@ with Client() as client:
     talk = client.submit("talk", [["x", "y", "z"]])
     say("stream", list(client.stream(talk)), list(client.stream(talk, from_=2)))
     events = list(client.events(talk))
-    say("events", [e.seq for e in events[:-1]] == list(range(1, len(events))), events[-1].kind, events[-1].data["result"])
+    numbers = [e.seq for e in events[:-1]]
+    say("events", numbers == list(range(1, len(events))), events[-1].kind, events[-1].data["result"])
     half = events[: len(events) // 2]
     say("resumed", half + list(client.events(talk, from_=half[-1].seq + 1)) == events)
     failed = raised(JobFailed, lambda: client.call("divide", [1, 0]))
@@ -282,7 +283,8 @@ async def main(reactor):
     talk = await client.submit("talk", [["x", "y", "z"]])
     say("stream", [v async for v in client.stream(talk)], [v async for v in client.stream(talk, from_=2)])
     events = [e async for e in client.events(talk)]
-    say("events", [e.seq for e in events[:-1]] == list(range(1, len(events))), events[-1].kind, events[-1].data["result"])
+    numbers = [e.seq for e in events[:-1]]
+    say("events", numbers == list(range(1, len(events))), events[-1].kind, events[-1].data["result"])
     half = events[: len(events) // 2]
     say("resumed", half + [e async for e in client.events(talk, from_=half[-1].seq + 1)] == events)
     failed = await raised(JobFailed, client.call("divide", [1, 0]))

@@ -245,9 +245,7 @@ def failure(daemon: Daemon, job_id: str) -> dict[str, Any]:
 
 def test_coroutine_awaits_asyncio_and_deferreds(daemon: Daemon) -> None:
     """gather, TaskGroup and wait_for over code that awaits either."""
-    assert result(daemon, "gathered", 6) == [0, 1, 2, 3, 4, 5, 6, 7, 8, [-1, -2]] or result(daemon, "gathered", 6) == [
-        0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -2,
-    ]  # fmt: skip
+    assert result(daemon, "gathered", 6) == [*range(9), -1, -2]
 
 
 def test_plain_functions(daemon: Daemon) -> None:
@@ -291,7 +289,7 @@ def test_command(daemon: Daemon) -> None:
 
 
 def test_printed_lines_find_their_job(daemon: Daemon) -> None:
-    """From a coroutine, its child tasks, threads, a process, its subprocess and a bare descriptor; of two jobs at once."""
+    """From a coroutine, its child tasks, threads, a process, its subprocess, a bare descriptor; of two jobs at once."""
     jobs = {
         (task, word): daemon.submit(task, word)["id"]
         for task in ("print_loop", "print_thread", "print_process")
@@ -427,7 +425,7 @@ def test_larger_priority_first(start_daemon: StartDaemon) -> None:
 
 
 def test_delay_and_run_now(daemon: Daemon) -> None:
-    """Scheduled until it is time, or until somebody says now."""
+    """It is scheduled until it is time, or until somebody says now."""
     soon = daemon.submit("plain", 1, delay_s=0.2)
     assert (soon["state"], soon["reason"]) == ("scheduled", "run_at")
     assert daemon.succeeded(soon["id"]) == 2
@@ -460,16 +458,16 @@ def test_expires(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("task", ["held", "held_loop", "held_command", "held_thread"])
-def test_timeout_of_a_run(start_daemon: StartDaemon, task: str) -> None:
+def test_timeout_of_a_run(daemon: Daemon, task: str) -> None:
     """A process and a command are killed, a coroutine is cancelled, a thread is given up; each try counts."""
-    daemon = start_daemon(TASKS, "--cpu-workers", "1")
+    gate = f"timeout-{task}"
     retries = 0 if task == "held_thread" else 1
-    job = daemon.submit(task, "gate", timeouts={"run": 0.3}, retries=retries, backoff={"base_s": 0})["id"]
+    job = daemon.submit(task, gate, timeouts={"run": 0.3}, retries=retries, backoff={"base_s": 0})["id"]
     ended = daemon.done(job)
     assert (ended["state"], ended["error"]["kind"], ended["attempt"]) == ("failed", "timeout", 1 + retries)
     assert [row["state"] for row in daemon.attempts(job)] == ["failed"] * (1 + retries)
-    daemon.open_gate()
-    assert daemon.done(daemon.submit(task, "gate")["id"])["state"] == "succeeded"
+    daemon.open_gate(gate)
+    assert daemon.done(daemon.submit(task, gate)["id"])["state"] == "succeeded"
 
 
 def test_idle_and_total_timeouts(daemon: Daemon) -> None:
@@ -505,16 +503,9 @@ def test_retries_with_backoff(daemon: Daemon) -> None:
     assert [row["state"] for row in rows] == ["failed", "failed", "succeeded"]
     assert [row["error"] and row["error"]["message"] for row in rows] == ["1", "2", None]
     states = [event["data"]["state"] for event in daemon.events(job, kinds="state")]
-    assert states == [
-        "running",
-        "retrying",
-        "queued",
-        "running",
-        "retrying",
-        "queued",
-        "running",
-        "succeeded",
-    ] or (states == ["running", "retrying", "running", "retrying", "running", "succeeded"])
+    assert [state for state in states if state != "queued"] == [
+        "running", "retrying", "running", "retrying", "running", "succeeded",
+    ]  # fmt: skip
 
 
 def test_manual_retry_is_a_new_job(daemon: Daemon) -> None:

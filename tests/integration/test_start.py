@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -85,6 +87,12 @@ def test_starts_works_and_stops(start_daemon: StartDaemon, launcher: tuple[str, 
     assert daemon.token == token
 
 
+def listens(path: str) -> bool:
+    """Whether somebody takes connections on this Unix socket."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(path) == 0
+
+
 def test_ready_only_when_the_workers_are(start_daemon: StartDaemon) -> None:
     """While the task module is being imported: it lives, is not ready, publishes nothing, takes no job."""
     daemon = start_daemon(TASKS)
@@ -97,7 +105,7 @@ def test_ready_only_when_the_workers_are(start_daemon: StartDaemon) -> None:
     with httpx2.Client(
         transport=httpx2.HTTPTransport(uds=socket_path), base_url="http://localhost", headers=token
     ) as http:
-        daemon.wait_log("Site starting on")
+        daemon.wait_for("a daemon that listens", lambda: listens(socket_path), 30)
         assert http.get("/livez").status_code == 200
         assert http.get("/readyz").status_code == 503
         verbose = http.get("/readyz?verbose=1").json()
@@ -124,7 +132,7 @@ def test_stop_before_it_is_ready_leaves_nothing(start_daemon: StartDaemon) -> No
 
 
 def test_unix_socket(start_daemon: StartDaemon) -> None:
-    """Listen on unix: endpoint.json says where; Client and command find it there."""
+    """Two listeners: endpoint.json says where; Client and command find it there."""
     daemon = start_daemon(TASKS, "--listen", "unix:web.sock", "--listen", "tcp:0:interface=127.0.0.1")
     works(daemon)
     assert daemon.endpoint["unix"] == str(daemon.folder / "web.sock")
@@ -164,7 +172,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def test_socket_activation(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """Systemd hands the listening socket over; its variables are not handed on to the workers."""
+    """The listening socket comes from systemd, whose variables are not handed on to the workers."""
     (tmp_path / "activation.py").write_text(ACTIVATION)
     text = (
         TASKS
@@ -186,8 +194,15 @@ def variables() -> list[str]:
 
 def test_options_by_environment(start_daemon: StartDaemon) -> None:
     """Each option has its variable; what the command line says wins."""
-    environ = {"JOBSVC_CPU_WORKERS": "3", "JOBSVC_THREADS": "5", "JOBSVC_ARGS_MAX": "1M", "JOBSVC_DURABILITY": "process",
-               "JOBSVC_KEEP_S": "1000", "JOBSVC_LOOP_SLOTS": "7", "JOBSVC_DRAIN_S": "2"}  # fmt: skip
+    environ = {
+        "JOBSVC_CPU_WORKERS": "3",
+        "JOBSVC_THREADS": "5",
+        "JOBSVC_ARGS_MAX": "1M",
+        "JOBSVC_DURABILITY": "process",
+        "JOBSVC_KEEP_S": "1000",
+        "JOBSVC_LOOP_SLOTS": "7",
+        "JOBSVC_DRAIN_S": "2",
+    }
     daemon = start_daemon(TASKS, "--threads", "6", environ=environ)
     assert len(daemon.workers("cpu")) == 3
     assert daemon.workers("io")[0]["slots"] == {"loop": 7, "thread": 6}
@@ -242,7 +257,7 @@ reactor.run()
 
 
 def test_composed_into_another_service(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """MakeService in a program of one's own: it works, drains, and leaves the process to its owner."""
+    """A program of one's own calls makeService: it works, drains, and leaves the process to its owner."""
     (tmp_path / "composed.py").write_text(COMPOSED)
     with running(Daemon(wheel_env, tmp_path, launcher=("python", "composed.py")), TASKS) as daemon:
         works(daemon)
@@ -305,14 +320,10 @@ def test_no_tasks(wheel_env: WheelEnv, tmp_path: Path, launcher: tuple[str, ...]
     [
         (["--threads", "many"], "--threads: 'many'"),
         (["--cpu-workers", "0"], "--cpu-workers: 0"),
-        (["--loop-slots", "-1"], "--loop-slots: -1"),
         (["--durability", "some"], "--durability: 'some'"),
-        (["--args-max", "65M"], "--args-max"),
         (["--drain-s", "nan"], "--drain-s: nan"),
-        (["--keep-s", "soon"], "--keep-s: 'soon'"),
         (["--tasks", "my/tasks.py"], "'my/tasks.py' is not a module name"),
         (["--frobnicate"], "--frobnicate"),
-        (["--threads"], "--threads"),
         (["stray"], "Wrong number of arguments"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -357,12 +368,9 @@ def test_port_in_use(wheel_env: WheelEnv, tmp_path: Path, launcher: tuple[str, .
     ("listen", "word"),
     [
         ("tcp:0:interface=0.0.0.0", "open to other machines"),
-        ("tcp:0", "open to other machines"),
         ("tcp6:0:interface=\\:\\:", "open to other machines"),
         ("nonsense:1", "nonsense"),
-        ("tcp:http", "tcp:http"),
         ("unix:no/such/folder/socket", "no/such/folder"),
-        ("systemd:domain=INET:index=0", "LISTEN_FDS"),
         ("systemd:domain=INET:name=http", "LISTEN_FDS"),
     ],
 )
@@ -391,12 +399,11 @@ def test_module_that_is_not_there(wheel_env: WheelEnv, tmp_path: Path, launcher:
     ],
     ids=["import", "syntax", "error", "exit"],
 )
-@BOTH
 def test_module_that_does_not_load(
-    wheel_env: WheelEnv, tmp_path: Path, text: str, first: str, more: str, launcher: tuple[str, ...]
+    wheel_env: WheelEnv, tmp_path: Path, text: str, first: str, more: str
 ) -> None:
     """A line that names the module and the error, then its traceback."""
-    line, *rest = refused(wheel_env, tmp_path, *start_options(tmp_path), tasks=text, launcher=launcher)
+    line, *rest = refused(wheel_env, tmp_path, *start_options(tmp_path), tasks=text)
     assert TASKS_MODULE in line
     assert first in line
     shown = "\n".join(rest)
@@ -471,8 +478,9 @@ def test_file_that_is_no_database(wheel_env: WheelEnv, tmp_path: Path, content: 
 def test_database_of_another_program(wheel_env: WheelEnv, tmp_path: Path) -> None:
     """One line that says so; the file is left as it was."""
     database = data_folder(tmp_path) / "jobsvc.db"
-    made = "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\nc.execute('CREATE TABLE jobs (x)')\nc.commit()\nc.close()"
-    subprocess.run([wheel_env.program("python"), "-c", made, str(database)], check=True)
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("CREATE TABLE jobs (x)")
+        other.commit()
     before = database.read_bytes()
     (line,) = refused(wheel_env, tmp_path, *start_options(tmp_path))
     assert str(database) in line
@@ -506,7 +514,7 @@ def test_token_file_that_holds_no_token(wheel_env: WheelEnv, tmp_path: Path, tex
 
 
 def test_background_start_tells_the_terminal(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """Twistd without -n: the one who waits hears why, and no pid file stays."""
+    """Without -n: the one who waits hears why, and no pid file stays."""
     (tmp_path / f"{TASKS_MODULE}.py").write_text(TASKS)
     options: Any = start_options(tmp_path, listen="tcp:0:interface=0.0.0.0")
     with (tmp_path / "said").open("w") as said:  # a file: the child in the background would hold a pipe
@@ -521,7 +529,7 @@ def test_background_start_tells_the_terminal(wheel_env: WheelEnv, tmp_path: Path
 
 
 def test_background_start_and_stop(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """Twistd without -n: the daemon works in the background, ends by its pid file, and removes it."""
+    """Without -n: the daemon works in the background, ends by its pid file, and removes it."""
     daemon = Daemon(wheel_env, tmp_path)
     daemon.write_tasks(TASKS)
     subprocess.run(

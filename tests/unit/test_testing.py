@@ -215,7 +215,7 @@ def test_command_runs_its_program() -> None:
     done = run(lists, "x y", b=True)
     assert done.result == {"code": 3}
     assert done.items == ["['x y', '--b=true']"]
-    assert done.logs == [LogRecord("info", "warn", {}, "stderr")]
+    assert done.logs == [LogRecord("warning", "warn", {}, "stderr")]
 
 
 def test_command_that_fails() -> None:
