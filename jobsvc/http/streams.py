@@ -14,6 +14,7 @@ from jobsvc.http.outlet import Outlet
 from jobsvc.http.problems import internal
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job
 
 
@@ -48,6 +49,7 @@ async def event_reply(
 async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name: str) -> bytes:
     """`GET /v1/jobs/{id}/streams/{name}`."""
     job = await edge.engine.get(job_id, TENANT)
+    await _check_stream(edge, job, name)
     resumed = last_event(request)
     after = query.get("from", 1) - 1 if resumed is None else resumed
     form = form_of(request, default="ndjson")
@@ -65,6 +67,16 @@ async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name
     reader = edge.engine.item_reader(job, name, start, epoch, follow=query.get("follow", True))
     await pour(edge, request, reader, render)
     return b""
+
+
+async def _check_stream(edge: Edge, job: Job, name: str) -> None:
+    """A stream that a done job never had is told from one that stayed empty: `out` may, a misspelt name may not."""
+    if name == "out" or not job.done or await edge.engine.store.items(job.no, name, 0, 1, None):
+        return
+    detail = f"The job has no stream {name[:128]!r}."
+    if name == "log":
+        detail += " Its log lines are events: GET …/events?kinds=log."
+    raise JobsvcError("not_found", detail)
 
 
 def _is_text(edge: Edge, job: Job) -> bool:

@@ -250,3 +250,12 @@ def test_an_error_in_the_middle_of_a_stream_cuts_it(house: House, flush_failures
     assert wire.transport.disconnecting
     wire.leave()
     assert len(flush_failures(RuntimeError)) == 1
+
+
+def test_a_stream_the_job_never_had_is_not_found(house: House) -> None:
+    """Of a done job; `out` may be empty. Logs are events."""
+    job = house.done()
+    path = f"/v1/jobs/{job['id']}/streams"
+    assert house.ask("GET", f"{path}/out").status == 200
+    assert house.ask("GET", f"{path}/outt").status == 404
+    assert "kinds=log" in house.ask("GET", f"{path}/log").json()["detail"]
