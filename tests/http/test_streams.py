@@ -184,7 +184,6 @@ def test_items_of_one_stream(house: House) -> None:
     ]
     resumed = house.ask("GET", target, headers={"Accept": "text/event-stream", "Last-Event-ID": "2"})
     assert [event["id"] for event in sse(resumed.body)] == ["3"]
-    assert house.ask("GET", f"/v1/jobs/{job['id']}/streams/none").body == b""
 
 
 def restarted(house: House) -> tuple[str, Any]:
