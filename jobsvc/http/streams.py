@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
@@ -15,6 +17,7 @@ from jobsvc.http.problems import internal
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
+from jobsvc.model.events import Chunk
 from jobsvc.model.job import Job
 
 
@@ -85,6 +88,17 @@ def _is_text(edge: Edge, job: Job) -> bool:
     return spec is not None and spec.command is not None and spec.command.text
 
 
+def _rendered(render: Format, chunks: Sequence[Chunk]) -> tuple[bytes, bool]:
+    """What of `chunks` the reader gets, and whether it must be cut off behind that."""
+    out: list[bytes] = []
+    try:
+        for chunk in chunks:
+            out.append(render(chunk))  # noqa: PERF401 - what came before a restart counts
+    except Restarted:
+        return b"".join(out), True
+    return b"".join(out), False
+
+
 async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, status: int = 200) -> bool:
     """Write all that `reader` gives, as fast as the client takes it. False when there was nothing to tell it all to.
 
@@ -99,18 +113,19 @@ async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, 
     edge.outlets[outlet] = render.farewell
     try:
         while chunks := await reader.read(STREAM_READ_BYTES):
-            data = b"".join([render(chunk) for chunk in chunks])
+            data, cut = _rendered(render, chunks)
             if not request.startedWriting:
                 request.stream(status, media)
             outlet.write(data)
+            if cut:
+                break
             await outlet.room()
-        if not request.startedWriting:
-            request.stream(status, media)
-        return True
+        else:
+            if not request.startedWriting:
+                request.stream(status, media)
+            return True
     except CancelledError:
         raise
-    except Restarted:
-        pass  # the cut below is the answer
     except Exception:
         if not request.startedWriting:
             raise

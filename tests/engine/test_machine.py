@@ -57,7 +57,7 @@ class EngineMachine(RuleBasedStateMachine):
         retries=st.integers(0, 2),
         on_lost=st.sampled_from(["retry", "retry", "fail"]),
     )
-    def submit(self, task: str, count: int, priority: int, delay_s: int, retries: int, on_lost: str) -> None:  # noqa: PLR0917 - drawn by name
+    def submit(self, task: str, count: int, priority: int, delay_s: int, retries: int, on_lost: str) -> None:
         if task == self.absent:
             return
         args = {"add": {"a": 1}, "cat": {"path": "x"}}.get(task)

@@ -215,6 +215,10 @@ def test_a_further_attempt_is_marked_and_bare_readers_are_cut(house: House) -> N
     assert house.ask("GET", target + "?bare=1").body == b'"c"\n'
     everything = house.ask("GET", target + "?epoch=all").lines()
     assert [line.get("data", "restart") for line in everything] == ["a", "b", "restart", "c"]
+    late = house.start("GET", target + "?bare=1&epoch=all")
+    assert open_reply(late).body == b'"a"\n"b"\n'
+    assert late.transport.disconnecting
+    late.leave()
 
 
 def test_raw_bytes(house: House) -> None:
