@@ -187,7 +187,7 @@ def build(given: Mapping[str, Sequence[str] | str], environ: Mapping[str, str]) 
             "no --tasks: name the module of your tasks, for example --tasks mytasks (JOBSVC_TASKS)"
         )
     for module in values["tasks"]:
-        if not all(part.isidentifier() for part in module.split(".")):
+        if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
             hint = f"; did you mean {Path(module).stem}?" if module.endswith(".py") else ""
             raise ConfigError(f"--tasks: {module!r} is not a module name{hint}")
     values.setdefault("cpu_workers", usable_cpus())

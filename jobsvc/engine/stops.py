@@ -35,7 +35,7 @@ class Stops:
     """See the module.
 
     Args:
-        on_orphans: told of an io worker that should be replaced.
+        on_worn: told of an io worker to be replaced: too many given-up threads, a coroutine that does not stop.
     """
 
     _log = Logger()
@@ -50,7 +50,7 @@ class Stops:
         clock: IReactorTime,
         now_us: Callable[[], int],
         uniform: Callable[[float, float], float],
-        on_orphans: Callable[[Worker], None],
+        on_worn: Callable[[Worker], None],
     ) -> None:
         self._board = board
         self._store = store
@@ -60,7 +60,7 @@ class Stops:
         self._clock = clock
         self._now_us = now_us
         self._uniform = uniform
-        self._on_orphans = on_orphans
+        self._on_worn = on_worn
 
     # -- timers of an attempt
 
@@ -141,7 +141,7 @@ class Stops:
         self._endings.finish([(active, how)], vacate=False)
         self._dispatcher.dismiss_if_spent(seat)
         if len(seat.orphans) * ORPHANS_SHARE >= seat.worker.slots["thread"] and not seat.retiring:
-            self._on_orphans(seat.worker)
+            self._on_worn(seat.worker)
 
     def orphan_gone(self, active: Active) -> None:
         """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
@@ -264,7 +264,7 @@ class Stops:
             )  # fmt: skip
             self._dispatcher.dismiss_if_spent(active.seat)
             if not active.seat.retiring:
-                self._on_orphans(worker)
+                self._on_worn(worker)
 
     def recall(self, seat: Seat) -> None:
         """Ask for everything that has not begun."""

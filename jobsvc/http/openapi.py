@@ -31,6 +31,13 @@ _HEADER_DOCS = {
     "Preference-Applied": "How long the reply could have waited.",
     "Retry-After": "Seconds after which to ask again.",
 }
+_STEERING_DOCS = {
+    "Idempotency-Key": "The same key and body give the same job, as long as it is kept; another body is refused.",
+    "If-None-Match": "The ETag that is known: 304 while it is still the one.",
+    "Last-Event-ID": "The last number that was read: the reply goes on behind it.",
+    "Prefer": "wait=N: answer when the job is done, or after N seconds.",
+}
+"""Headers of requests."""
 
 
 class FieldError(msgspec.Struct):
@@ -98,7 +105,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.doc,
-        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": answers,
         "security": [{"token": []}] if route.needs_token else [],
     }
@@ -180,3 +187,10 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
                 {"name": name, "in": "query", "schema": dict(parameter.schema), "description": parameter.doc}
             )
     return out
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "schema": {"type": "string"}, "description": _STEERING_DOCS[name]}
+        for name in route.headers
+    ]

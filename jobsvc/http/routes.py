@@ -39,6 +39,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         path: with `{job_id}`-like parts.
         body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
         streams: its body is taken as it arrives.
+        headers: of the request, those that steer the reply; described in `openapi`. Accept follows from `answers`.
         needs_token: False for what load balancers ask.
         refusals: codes beyond those that any route may give.
     """
@@ -54,6 +55,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     body_media: tuple[str, ...] = (_JSON,)
     streams: bool = False
+    headers: tuple[str, ...] = ()
     needs_token: bool = True
     refusals: tuple[Code, ...] = ()
 
@@ -118,6 +120,7 @@ _JOBS = (
         },
         takes_body=True,
         body=Submit,
+        headers=("Idempotency-Key", "Prefer"),
         refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
     ),
     Route(
@@ -175,6 +178,7 @@ _JOBS = (
         doc="A job. With wait and If-None-Match: answered at the next revision.",
         answers={200: _JOB, 304: Answer("Not changed since the revision of If-None-Match.", media=())},
         query=_WAIT,
+        headers=("If-None-Match",),
         refusals=_FINDING,
     ),
     Route(
@@ -209,6 +213,7 @@ _JOBS = (
             "streams": query.names("Items of these streams only."),
             "follow": _FOLLOW,
         },
+        headers=("Last-Event-ID",),
         refusals=_FINDING,
     ),
     Route(
@@ -226,6 +231,7 @@ _JOBS = (
             "bare": query.flag("1 = only the data, one JSON value a line."),
             "follow": _FOLLOW,
         },
+        headers=("Last-Event-ID",),
         refusals=(*_FINDING, "media_type"),
     ),
     Route(
@@ -282,6 +288,7 @@ _TASKS = (
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
         answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
         takes_body=True,
+        headers=("Idempotency-Key", "Prefer"),
         refusals=(
             *_READING,
             *_STORING,

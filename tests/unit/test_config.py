@@ -1,0 +1,70 @@
+"""The options of the daemon: command line before environment before defaults, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobsvc.config import LISTEN, OPTIONS, Config, ConfigError, build, usable_cpus
+from jobsvc.tap import Options
+
+
+def test_defaults() -> None:
+    config = build({"tasks": ["mytasks"]}, {"JOBSVC_DATA_DIR": "/srv/x"})
+    assert config == Config(
+        tasks=("mytasks",), data_dir=Path("/srv/x"), cpu_workers=usable_cpus(), listen=(LISTEN,)
+    )
+    assert (config.durability, config.drain_s, config.keep_s) == ("power", 30.0, 7 * 86_400.0)
+
+
+def test_the_command_line_beats_the_environment() -> None:
+    environ = {"JOBSVC_TASKS": "a,b", "JOBSVC_THREADS": "5", "JOBSVC_RELOAD": "1", "JOBSVC_DATA_DIR": "/env"}
+    config = build({"threads": "7", "data-dir": "/given"}, environ)
+    assert (config.tasks, config.threads, config.reload) == (("a", "b"), 7, True)
+    assert config.data_dir == Path("/given")
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("300K", 300 * 1024), ("64m", 64 * 1024 * 1024)])
+def test_sizes(text: str, size: int) -> None:
+    assert build({"tasks": ["t"], "args-max": text}, {}).args_max == size
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("cpu-workers", "0"),
+        ("cpu-workers", "two"),
+        ("threads", "-1"),
+        ("loop-slots", "-1"),
+        ("keep-s", "soon"),
+        ("keep-s", "nan"),
+        ("drain-s", "-0.1"),
+        ("args-max", "65M"),
+        ("args-max", "K"),
+        ("durability", "strong"),
+        ("tasks", "my-tasks"),
+        ("tasks", "mytasks.py"),
+    ],
+)
+def test_a_bad_value_is_told_by_the_name_it_came_by(option: str, text: str) -> None:
+    values: dict[str, list[str] | str] = {"tasks": ["t"]} | {option: [text] if option == "tasks" else text}
+    with pytest.raises(ConfigError, match=f"^--{option}: .") as given:
+        build(values, {})
+    assert "\n" not in str(given.value)
+    if option != "tasks":
+        variable = "JOBSVC_" + option.upper().replace("-", "_")
+        with pytest.raises(ConfigError, match=f"^{variable}: ."):
+            build({"tasks": ["t"]}, {variable: text})
+
+
+def test_no_tasks_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="--tasks mytasks"):
+        build({}, {})
+
+
+def test_every_option_names_its_variable_in_the_help() -> None:
+    text = " ".join(str(Options()).split())
+    for option in OPTIONS:
+        assert f"--{option.name}" in text
+        assert f"[env: {option.variable}]" in text
