@@ -34,7 +34,8 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--lines", type=int, default=LINES, help=f"of the large file [default: {LINES:,}]")
     options = parser.parse_args(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT, too: Python leaves it alone where a shell that started it in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     show = make_show(sys.stdout)
     with tempfile.TemporaryDirectory(prefix="jobsvc-demo-") as folder:
