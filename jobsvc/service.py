@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import secrets
 import signal
 import sys
@@ -148,6 +149,7 @@ class Daemon(Service):
 
     def _listen(self, description: str) -> None:
         problem: list[Failure] = []
+        self._check_reach(description, _interface(description))
         try:
             listening = serverFromString(self._reactor, description).listen(self.site)
         except LookupError:
@@ -160,13 +162,17 @@ class Daemon(Service):
         if problem:
             raise _refusal(f"--listen {description}: {problem[0].getErrorMessage()}")
         for port in self._ports[-1:]:
-            host = port.getHost()
-            address = getattr(host, "host", None)
-            if address is not None and not ip_address(address).is_loopback and not _encrypted(description):
-                raise _refusal(
-                    f"--listen {description}: {address} is open to other machines and not encrypted; "
-                    "listen on 127.0.0.1, on unix:, or on ssl: and tls: endpoints"
-                )
+            # What the text does not tell (a name, a socket handed over by systemd) shows only now.
+            self._check_reach(description, getattr(port.getHost(), "host", None))
+
+    def _check_reach(self, description: str, address: str | None) -> None:
+        """Refuse an address that other machines reach without encryption."""
+        if address is None or _encrypted(description) or ip_address(address).is_loopback:
+            return
+        raise _refusal(
+            f"--listen {description}: {address} is open to other machines and not encrypted; "
+            "listen on 127.0.0.1, on unix:, or on ssl: and tls: endpoints"
+        )
 
     def _begin(self) -> None:
         self._started = Deferred.fromCoroutine(self._start())
@@ -350,6 +356,24 @@ class Daemon(Service):
         if self.engine.board.active:
             self.engine.stop_all()
             await within(self._reactor, STOP_GRACE_S, Deferred.fromCoroutine(self.engine.idle()))
+
+
+def _interface(description: str) -> str | None:
+    """The address that a `tcp:` endpoint would open, so that a wrong one is never opened; None where only listening
+    tells.
+    """  # fmt: skip
+    kind, *parts = re.split(r"(?<!\\):", description)
+    if kind not in ("tcp", "tcp6"):
+        return None
+    given = [
+        part.removeprefix("interface=").replace("\\", "") for part in parts if part.startswith("interface=")
+    ]
+    address = given[-1] if given and given[-1] else {"tcp": "0.0.0.0", "tcp6": "::"}[kind]  # noqa: S104 - refused
+    try:
+        ip_address(address)
+    except ValueError:
+        return None
+    return address
 
 
 def _encrypted(description: str) -> bool:

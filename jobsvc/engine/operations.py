@@ -17,10 +17,8 @@ from jobsvc.model.errors import JobError, JobsvcError
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
 from jobsvc.model.states import WAITING
+from jobsvc.model.task import CANNOT_KILL
 from jobsvc.ports import Move, Store, Submitted
-
-CANNOT_KILL = frozenset(("thread",))
-"""Executors whose running code nothing but itself can end (design section 9)."""
 
 
 class Operations:

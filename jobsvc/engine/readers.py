@@ -196,10 +196,16 @@ class ItemReader:
         out: list[Chunk] = []
         for chunk in chunks:
             n = chunk.n or 1
-            # With one epoch wanted, the numbers of the others are missing by right.
-            if n > self._after + 1 and not (self._first and self._epoch is not None):
+            if n > self._after + 1 and not await self._of_others(n - 1):
                 out.append(_gap(chunk.no, self._after + 1, n - 1, chunk.at))
             self._first = False
             out.append(chunk)
             self._after = n + chunk.count - 1
         return out
+
+    async def _of_others(self, n: int) -> bool:
+        """Whether item `n` is missing by right: with one attempt wanted, those of the earlier ones are."""
+        if self._epoch is None or not self._first:
+            return False
+        found = await self._store.items(self._job.no, self._stream, n - 1, 1, None)
+        return bool(found) and (found[0].n or 1) <= n

@@ -242,5 +242,5 @@ def _none_taken(refused: dict[int, JobsvcError]) -> JobsvcError:
         for line in sorted(refused)[:ATOMIC_ERRORS_MAX]
         for at in refused[line].context.get("errors", [{"pointer": "", "detail": refused[line].detail}])
     ]
-    detail = f"Line {first}: {refused[first].detail} Nothing was stored (atomic=1)."
+    detail = f"Line {first}: {refused[first].detail.rstrip('.')}. Nothing was stored (atomic=1)."
     return JobsvcError(refused[first].code, detail, errors=errors)

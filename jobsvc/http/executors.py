@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from jobsvc.model.task import CANNOT_KILL, ExecutorName
 
 
 class ExecutorView(msgspec.Struct, frozen=True):
@@ -13,45 +17,45 @@ class ExecutorView(msgspec.Struct, frozen=True):
     parallel_cpu: bool
     cancel_takes_effect: str
     kill: str
-    can_kill: bool
     use_for: str
+    can_kill: bool
+
+
+def _row(executor: ExecutorName, **row: Any) -> ExecutorView:
+    return ExecutorView(executor=executor, can_kill=executor not in CANNOT_KILL, **row)
 
 
 EXECUTOR_VIEWS = (
-    ExecutorView(
-        executor="loop",
+    _row(
+        "loop",
         may_block=False,
         parallel_cpu=False,
         cancel_takes_effect="at the next await",
         kill="only with its worker",
-        can_kill=True,
         use_for="network I/O, orchestration",
     ),
-    ExecutorView(
-        executor="thread",
+    _row(
+        "thread",
         may_block=True,
         parallel_cpu=False,
         cancel_takes_effect="when the task asks its context",
         kill="no: the thread is orphaned and its worker replaced",
-        can_kill=False,
         use_for="blocking libraries, files, databases",
     ),
-    ExecutorView(
-        executor="process",
+    _row(
+        "process",
         may_block=True,
         parallel_cpu=True,
         cancel_takes_effect="when the task asks its context; else by a kill",
         kill="yes",
-        can_kill=True,
         use_for="computation, unsafe C code",
     ),
-    ExecutorView(
-        executor="command",
+    _row(
+        "command",
         may_block=True,
         parallel_cpu=True,
         cancel_takes_effect="SIGTERM to its process group",
         kill="yes",
-        can_kill=True,
         use_for="any program",
     ),
 )

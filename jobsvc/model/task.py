@@ -10,6 +10,8 @@ from jobsvc.model.limits import BACKOFF_BASE_S, BACKOFF_MAX_S
 
 ExecutorName = Literal["loop", "thread", "process", "command"]
 EXECUTORS: tuple[ExecutorName, ...] = ("loop", "thread", "process", "command")
+CANNOT_KILL: frozenset[ExecutorName] = frozenset(("thread",))
+"""Executors whose running code nothing but itself can end (design section 9)."""
 OnLost = Literal["retry", "fail"]
 
 

@@ -67,12 +67,12 @@ class Lines:
 
 
 class LogLine(msgspec.Struct):
-    """One log event as it travels in `frames.Log`."""
+    """One log event as it travels in `frames.Log`, in the order of design section 8."""
 
     level: str
     message: str
+    fields: dict[str, str]
     source: str
-    fields: dict[str, str] = {}
 
 
 LEVELS = {"stdout": "info", "stderr": "warning"}
@@ -84,7 +84,7 @@ _encode = msgspec.json.Encoder().encode
 def log_body(lines: list[bytes], source: str) -> bytes:
     """The body of a `frames.Log` for printed lines; bytes that are no UTF-8 become U+FFFD."""
     level = LEVELS[source]
-    return b"\n".join([_encode(LogLine(level, line.decode(errors="replace"), source)) for line in lines])
+    return b"\n".join([_encode(LogLine(level, line.decode(errors="replace"), {}, source)) for line in lines])
 
 
 def item_body(lines: list[bytes]) -> bytes:

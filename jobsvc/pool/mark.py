@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 
-MARK = struct.Struct("<qqqq")
-"""no, epoch, began_us, generation (grows with every attempt); no = 0: nothing runs."""
+from jobsvc.model.marks import MARK
 
 READS_MAX = 8
 """How often a torn mark is read again: the writer needs some hundred nanoseconds, so the second read is good."""

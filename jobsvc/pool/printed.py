@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from jobsvc.model.frames import Credit, Log
 from jobsvc.model.limits import STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
+from jobsvc.model.marks import SEAL_MAX_BYTES, SEAL_START
 from jobsvc.pool.descriptors import Inlet
 from jobsvc.pool.lines import Lines, log_body
 
@@ -22,11 +23,8 @@ LOG_STREAM = "log"
 Attempt = tuple[int, int]
 """(no, epoch)"""
 
-SEAL = re.compile(rb"\x1ejobsvc end (\d{1,19}) (\d{1,19})\n")
+SEAL = re.compile(re.escape(SEAL_START) + rb"(\d{1,19}) (\d{1,19})\n")
 """What a worker writes at the end of an attempt into a pipe that holds something: all before it was that attempt's."""
-SEAL_START = b"\x1ejobsvc end "
-SEAL_MAX_BYTES = 54
-"""One write of this size is never torn by another; a read may still end in the middle of it."""
 
 
 class Printed:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from jobsvc.model.marks import seal_of
 from jobsvc.worker.attempt import Port, current_port
 from jobsvc.worker.lines import Printed
 
@@ -139,7 +140,7 @@ def seal(no: int, epoch: int) -> bool:
     """An attempt ends: where its output still lies in a pipe, tell there that it ends here. Whether any did.
 
     The daemon reads the pipes later than the end may come, and could not tell this attempt's text from the next one's.
-    Must come before the mark is cleared. The form is known to `jobsvc.pool.printed`.
+    Must come before the mark is cleared.
     """
     import fcntl
 
@@ -147,7 +148,7 @@ def seal(no: int, epoch: int) -> bool:
     for fd in (1, 2):
         try:
             if fcntl.ioctl(fd, FIONREAD, bytes(4)) != bytes(4):
-                os.write(fd, b"\x1ejobsvc end %d %d\n" % (no, epoch))
+                os.write(fd, seal_of(no, epoch))
                 found = True
         except OSError:  # the task's code has closed it, or put something else in its place
             continue

@@ -1,16 +1,13 @@
 """The begin mark: a page shared with the daemon that names the attempt whose code runs now.
 
-F2, free of Twisted. After the worker's death the daemon reads from it who ran; nothing is guessed. Layout, little
-endian, 64 bits each: row number, epoch, wall clock at begin in microseconds, generation (counts the begins; a reader
-that sees it change reads again). Row number 0: nothing runs.
+F2, free of Twisted. After the worker's death the daemon reads from it who ran; nothing is guessed.
 """
 
 from __future__ import annotations
 
 import mmap
-import struct
 
-LAYOUT = struct.Struct("<qqqq")
+from jobsvc.model.marks import MARK
 
 
 class Mark:
@@ -24,12 +21,12 @@ class Mark:
     __slots__ = ("_no", "_pack", "_page", "generation")
 
     def __init__(self, fd: int | None) -> None:
-        self._page = mmap.mmap(-1 if fd is None else fd, LAYOUT.size)
+        self._page = mmap.mmap(-1 if fd is None else fd, MARK.size)
         if fd is not None:
             import os
 
             os.close(fd)
-        self._pack = LAYOUT.pack_into
+        self._pack = MARK.pack_into
         self._no = memoryview(self._page).cast("q")  # faster than `pack_into` where there is nothing to pack
         self.generation = 0
 

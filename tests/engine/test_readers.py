@@ -267,6 +267,25 @@ def test_past_its_quota_a_stream_loses_its_oldest_items_and_readers_get_a_gap(
     chunks = result_of(reading(reader.read, 10_000_000))
     assert [(chunk.kind, chunk.seq) for chunk in chunks[:2]] == [("gap", 5), ("item", 8)]
     assert rig.engine.counters["dropped", "item"] > 0
+    only = rig.engine.item_reader(
+        rig.get(job), "out", 0, 1
+    )  # of the one attempt there was: missing all the same
+    assert [(chunk.kind, chunk.seq) for chunk in result_of(reading(only.read, 10_000_000))[:1]] == [
+        ("gap", 5)
+    ]
+
+
+def test_items_of_an_earlier_attempt_are_no_gap(rig: Rig) -> None:
+    """Numbers go on over attempts; who wants the last one alone misses nothing of it."""
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail", retries=1, backoff={"base_s": 0, "max_s": 0})
+    worker.items(job, "first")
+    worker.fail(job)
+    rig.clock.advance(0.01)
+    worker.items(job, "second")
+    worker.succeed(job)
+    reader = rig.engine.item_reader(rig.get(job), "out", 0, 2)
+    assert [(chunk.kind, chunk.n) for chunk in result_of(reading(reader.read))] == [("item", 2)]
 
 
 def test_of_the_output_the_first_and_the_last_are_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from jobsvc.model.frames import (
     ToWorker,
     encode,
 )
-from jobsvc.pool.mark import MARK
+from jobsvc.model.marks import MARK, seal_of
 
 channel = socket.socket(fileno=3)
 page = mmap.mmap(4, MARK.size)
@@ -82,7 +82,7 @@ def seal(start: Start) -> None:
     """As a real worker does at the end of an attempt: tell in the pipe where its output ends, if any lies there."""
     for fd in (1, 2):
         if fcntl.ioctl(fd, termios.FIONREAD, bytes(4)) != bytes(4):
-            os.write(fd, b"\x1ejobsvc end %d %d\n" % (start.no, start.epoch))
+            os.write(fd, seal_of(start.no, start.epoch))
 
 
 def do(start: Start) -> None:

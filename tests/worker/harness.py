@@ -29,7 +29,7 @@ from jobsvc.model.frames import (
     Start,
     encode,
 )
-from jobsvc.worker.mark import LAYOUT
+from jobsvc.model.marks import MARK
 
 PACKAGE_DIR = Path(jobsvc.__file__).parents[1]
 LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
@@ -64,7 +64,7 @@ class WorkerHarness:
     ) -> None:
         self._credit = credit
         self._mark_fd = os.memfd_create("mark")
-        os.ftruncate(self._mark_fd, LAYOUT.size)
+        os.ftruncate(self._mark_fd, MARK.size)
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(WAIT_S)
         config = {
@@ -185,7 +185,7 @@ class WorkerHarness:
 
     def mark(self) -> tuple[int, int, int, int]:
         """The begin mark: no, epoch, began_us, generation."""
-        return LAYOUT.unpack(os.pread(self._mark_fd, LAYOUT.size, 0))
+        return MARK.unpack(os.pread(self._mark_fd, MARK.size, 0))
 
     # -- ends
 
