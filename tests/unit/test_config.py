@@ -48,7 +48,8 @@ def test_sizes(text: str, size: int) -> None:
     ],
 )
 def test_a_bad_value_is_told_by_the_name_it_came_by(option: str, text: str) -> None:
-    values: dict[str, list[str] | str] = {"tasks": ["t"]} | {option: [text] if option == "tasks" else text}
+    values: dict[str, list[str] | str] = {"tasks": ["t"]}
+    values[option] = [text] if option == "tasks" else text
     with pytest.raises(ConfigError, match=f"^--{option}: .") as given:
         build(values, {})
     assert "\n" not in str(given.value)
