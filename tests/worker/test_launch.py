@@ -36,10 +36,15 @@ def test_prepares_the_process(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (5, "")
 
 
+LIBC_SIGNALS = 0b11 << 31
+"""Bits of signals 32 and 33: the C library keeps them to itself, and whoever started this run may have had them ignored."""
+
+
 def test_signals_are_as_programs_expect_them() -> None:
     """Nothing is ignored or blocked, though Python ignores SIGPIPE."""
     done = run("--", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
-    assert done.stdout.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    blocked, ignored = (int(line.split()[1], 16) for line in done.stdout.splitlines())
+    assert (blocked, ignored & ~LIBC_SIGNALS) == (0, 0)
 
 
 @pytest.mark.parametrize(
