@@ -37,7 +37,7 @@ def test_prepares_the_process(tmp_path: Path) -> None:
 
 
 LIBC_SIGNALS = 0b11 << 31
-"""Bits of signals 32 and 33: the C library keeps them to itself, and whoever started this run may have had them ignored."""
+"""Bits of signals 32 and 33: the C library keeps them; whoever started this run may have had them ignored."""
 
 
 def test_signals_are_as_programs_expect_them() -> None:
