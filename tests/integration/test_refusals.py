@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.daemon import TASKS_MODULE, clean_environ
+from tests.integration.launching import BOTH, TASKS, TWIST, TWISTD
 from tests.integration.processes import processes_in
 
 if TYPE_CHECKING:
@@ -19,26 +20,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import WheelEnv
 
-TASKS = """
-from pathlib import Path
-from jobsvc import Context, task
-
-@task
-def greet(name: str = "you") -> str:
-    return f"hello {name}"
-
-@task(executor="process")
-def square(n: int) -> int:
-    return n * n
-
-@task
-async def soon() -> str:
-    return "now"
-"""
 REFUSAL_DEADLINE_S = 60.0
-TWISTD = ("twistd", "-n", "--pidfile=")
-TWIST = ("twist",)
-BOTH = pytest.mark.parametrize("launcher", [TWISTD, TWIST], ids=["twistd", "twist"])
 
 
 # -- starts that are refused --------------------------------------------------------------------------------------

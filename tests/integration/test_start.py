@@ -10,9 +10,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import httpx2
-import pytest
 
 from tests.integration.daemon import TASKS_MODULE, Daemon, clean_environ, running
+from tests.integration.launching import BOTH, TASKS
 from tests.integration.processes import processes_in
 
 if TYPE_CHECKING:
@@ -21,22 +21,6 @@ if TYPE_CHECKING:
     from tests.integration.conftest import StartDaemon
     from tests.integration.daemon import WheelEnv
 
-TASKS = """
-from pathlib import Path
-from jobsvc import Context, task
-
-@task
-def greet(name: str = "you") -> str:
-    return f"hello {name}"
-
-@task(executor="process")
-def square(n: int) -> int:
-    return n * n
-
-@task
-async def soon() -> str:
-    return "now"
-"""
 SLOW_IMPORT = (
     """
 import time
@@ -47,9 +31,6 @@ while not Path("gate").exists():
     + TASKS
 )
 BACKGROUND_DEADLINE_S = 60.0
-TWISTD = ("twistd", "-n", "--pidfile=")
-TWIST = ("twist",)
-BOTH = pytest.mark.parametrize("launcher", [TWISTD, TWIST], ids=["twistd", "twist"])
 
 
 def works(daemon: Daemon) -> None:
