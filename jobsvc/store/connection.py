@@ -6,6 +6,7 @@ Runs on whatever thread calls; a connection stays with one thread at a time.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -39,7 +40,12 @@ class StoreRefused(Exception):
         self.detail = detail
 
 
-def _connect(path: str) -> sqlite3.Connection:
+Connect = Callable[[str], sqlite3.Connection]
+"""How a connection to a file is made: the seam at which a test records, or cuts off, all that is written."""
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection in autocommit mode, as every one of the store is made."""
     # One thread at a time is this package's own rule; closing happens on another than using.
     return sqlite3.connect(
         path,
@@ -50,8 +56,8 @@ def _connect(path: str) -> sqlite3.Connection:
     )
 
 
-def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
-    """The one connection that writes: database created or migrated, pragmas set.
+def open_writer(path: str, durability: Durability, make: Connect = connect) -> sqlite3.Connection:
+    """The one connection that writes, made by `make`: database created or migrated, pragmas set.
 
     Raises:
         StoreRefused: not a database, not ours, newer than this program, not writable, or SQLite is too old.
@@ -62,7 +68,7 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
             path, f"SQLite {wanted} or later is needed, this Python has {sqlite3.sqlite_version}."
         )
     try:
-        db = _connect(path)
+        db = make(path)
     except sqlite3.Error as error:
         raise StoreRefused(
             path, f"cannot be opened ({error}); check the folder and its permissions."
@@ -151,9 +157,9 @@ def _migrate(db: sqlite3.Connection, number: int, statements: tuple[str, ...]) -
         raise
 
 
-def open_reader(path: str) -> sqlite3.Connection:
+def open_reader(path: str, make: Connect = connect) -> sqlite3.Connection:
     """A connection that cannot write and never checkpoints."""
-    db = _connect(path)
+    db = make(path)
     for pragma in (
         "query_only=ON",
         "wal_autocheckpoint=0",

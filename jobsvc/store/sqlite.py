@@ -14,7 +14,16 @@ from typing import Any, Final, NamedTuple, cast
 from jobsvc.model.job import Job
 from jobsvc.ports import Append, Claim, Durability, Move, Recovered, Settled, Step, Submitted
 from jobsvc.store import changes, claiming, fenced, recovery, submitting
-from jobsvc.store.connection import MEMORY, close_writer, disk_full, is_disk_full, open_writer, rollback
+from jobsvc.store.connection import (
+    MEMORY,
+    Connect,
+    close_writer,
+    connect,
+    disk_full,
+    is_disk_full,
+    open_writer,
+    rollback,
+)
 from jobsvc.store.reads import Reads
 from jobsvc.store.session import Session, Short
 
@@ -36,16 +45,18 @@ class SqliteStore:
     Args:
         path: of the database file; `:memory:` for one that ends with the object.
         durability: `power` flushes every commit to the disk; `process` survives the death of the process only.
+        make: makes the connection.
     """
 
-    def __init__(self, path: str = MEMORY, durability: Durability = "power") -> None:
+    def __init__(self, path: str = MEMORY, durability: Durability = "power", make: Connect = connect) -> None:
         self.path = path
+        self._make = make
         self.durability: Durability = "memory" if path == MEMORY else durability
 
     # -- life
     def open(self) -> None:
         """Open or create the database and migrate it. Raises `StoreRefused`."""
-        self._db = open_writer(self.path, self.durability)
+        self._db = open_writer(self.path, self.durability, self._make)
         self._session = Session(self._db)
         self.policies = self._session.policies
         self.reads = Reads(self._db, self.policies)
