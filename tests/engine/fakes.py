@@ -372,6 +372,16 @@ class Rig:
         )
 
 
+Slow = tuple[Rig, PumpedStore]
+
+
+def at_once(slow: Slow) -> tuple[Rig, PumpedStore]:
+    """The store answers at once until the test says `held`."""
+    rig, store = slow
+    store.held = False
+    return rig, store
+
+
 class Event(msgspec.Struct):
     """One line of an NDJSON stream of events."""
 
