@@ -142,12 +142,12 @@ class Intake:
             active.began_us = message.began_us
         if active.stop is None:
             active.task.observe(message.run_s)
-        if message.error is None and active.stop is None:
+        again = message.again
+        if message.error is None and again is None and active.stop is None:
             ended.append((active, Verdict("succeeded", result=message.body)))
         else:
-            self._end(
-                active, partial(verdict.ended, active, message.error, message.body, self._uniform), ended
-            )
+            judge = partial(verdict.ended, active, message.error, message.body, self._uniform, again)
+            self._end(active, judge, ended)
 
     def _returned(self, active: Active, ended: Ended) -> None:
         self._end(active, partial(verdict.not_begun, active, self._uniform), ended)

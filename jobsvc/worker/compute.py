@@ -149,13 +149,13 @@ class ComputeWorker:
             self._link.flush()
         began = perf_counter()
         try:
-            error, body = run(self._codes, port)
+            error, body, again = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
             self._exit(port, exit_)
         # Looking costs as much as half a quick task: one that was silent here is trusted to stay so.
         if not start.quick or self._native.get(start.task, True):
             self._native[start.task] = seal(port.no, port.epoch)
-        port.finish(perf_counter() - began, error, body)
+        port.finish(perf_counter() - began, error, body, again)
         self.current = None
         self._mark.clear()
 

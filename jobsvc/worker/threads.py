@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from time import perf_counter
 
-from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Start
 from jobsvc.worker.attempt import Port
 from jobsvc.worker.blame import task_error
 from jobsvc.worker.outbox import Outbox
-from jobsvc.worker.running import Code, run
+from jobsvc.worker.running import Code, Ending, run
 
 
 class ThreadPort(Port):
@@ -109,9 +108,9 @@ class ThreadExecutor:
 
     def _attempt(self, port: Port) -> None:
         began = perf_counter()
-        error: JobError | None
+        ending: Ending
         try:
-            error, body = run(self._codes, port)
+            ending = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
-            error, body = task_error(exit_), b""  # the process has others to serve
-        port.finish(perf_counter() - began, error, body)
+            ending = task_error(exit_), b"", None  # the process has others to serve
+        port.finish(perf_counter() - began, *ending)
