@@ -131,7 +131,7 @@ def declare_worth(retry_on: ErrorClasses | None, give_up_on: ErrorClasses) -> Wo
         over = next((other for other in unwanted if issubclass(each, other)), None)
         if over is not None:
             raise ValueError(
-                f"retry_on: {each.__name__} would never be tried again: give_up_on, which goes first, has {over.__name__}"
+                f"retry_on: {each.__name__} is never tried again, because give_up_on has {over.__name__} and goes first"
             )
     return Worth(wanted, unwanted)
 
