@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from msgspec import UNSET
@@ -131,15 +131,42 @@ def not_begun(active: Active, uniform: Callable[[float, float], float]) -> Verdi
     return stopped(active, None, uniform)
 
 
+def suspects(
+    actives: Iterable[Active], orphans: Iterable[tuple[int, int]], death: Death
+) -> frozenset[tuple[int, int]]:
+    """Who may have made this worker end by itself.
+
+    In a cpu worker that is the one its mark names. In an io worker any thread may have, given-up ones too, and of the
+    coroutines the one whose step the mark names; where there is none of these, any coroutine, by a thread of its own.
+    """
+    begun = [active for active in actives if _may_have_begun(active, death)]
+    likely = {active.key for active in begun if active.job.executor != "loop" or active.key == death.running}
+    return frozenset(likely.union(orphans)) or frozenset(active.key for active in begun)
+
+
+def _may_have_begun(active: Active, death: Death) -> bool:
+    # Of a quick one an io worker's word that it has begun may have gone with the worker; a cpu worker has its mark.
+    unheard = active.quick and active.job.executor in ("thread", "loop")
+    return active.began_us is not None or death.running == active.key or unheard
+
+
 def worker_died(  # noqa: PLR0911 - one return for each rule
-    active: Active, death: Death, now_us: int, uniform: Callable[[float, float], float]
+    active: Active,
+    death: Death,
+    suspected: frozenset[tuple[int, int]],
+    now_us: int,
+    uniform: Callable[[float, float], float],
 ) -> Verdict:
     """The worker that hosted the attempt is gone: crashed, lost, stopped, or never begun."""
-    if active.began_us is None and death.running != active.key:
+    if not _may_have_begun(active, death):
         return not_begun(active, uniform)
     if active.stop is not None:
         return stopped(active, None, uniform)
     if death.how == "exit":
+        if active.key not in suspected:
+            return _again(active, "lost", "its worker was ended by another attempt")
+        if len(suspected) > 1:
+            return lost(active)  # it may have done it: again, but not for ever
         how = death.exit
         words = "the worker process exited"
         if how is not None and how.name is not UNSET:
