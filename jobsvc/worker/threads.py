@@ -44,7 +44,7 @@ class ThreadExecutor:
     Args:
         codes: by name of the task.
         size: threads at most; they are started when they are needed, and kept.
-        on_begin: called before an attempt runs that had to wait for a thread. Runs on that thread.
+        on_begin: called before an attempt runs that had to wait for a thread. Runs on that thread, and may wait.
         on_end: called when an attempt has ended and its result is posted. Runs on its thread.
     """
 
@@ -98,8 +98,8 @@ class ThreadExecutor:
                     self._idle -= 1
                 port = self._waiting.popleft()
                 self._running += 1
-                if not port.began_us:
-                    self._on_begin(port)
+            if not port.began_us:
+                self._on_begin(port)
             # A context of its own for each attempt; nothing of the one before is left in it.
             Context().run(self._attempt, port)
             with self._changed:
