@@ -247,7 +247,8 @@ class Death(msgspec.Struct):
 
     `how`: `exit` (by itself: status or a signal other than SIGKILL), `killed` (we sent the SIGKILL, to stop an
     attempt), `stalled` (we killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel),
-    `quit` (it was told to). `running` is the attempt its begin mark named at the end (cpu workers).
+    `quit` (it was told to). `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io
+    worker that ended by itself or stalled, where it is the coroutine whose step ran.
     """
 
     how: Literal["exit", "killed", "stalled", "lost", "quit"]

@@ -119,6 +119,7 @@ class Active:
         "held",
         "job",
         "policy",
+        "quick",
         "revision",
         "seat",
         "settling",
@@ -137,6 +138,7 @@ class Active:
         self.seat = seat
         self.est_s = task.mean_s  # what it was expected to take when it was handed over
         self.began_us: int | None = None
+        self.quick = False  # its worker need not say at once that it has begun
         self.stop: Stop | None = None
         self.settling = False  # its end is on the way to the store
         self.stepping = False  # a change of its state is on the way: an end that arrives meanwhile is `held`

@@ -279,7 +279,7 @@ class Dispatcher:
             timed = timeouts != _NO_TIMEOUTS
             # Of a quick one the worker need not announce the begin: not so where a timeout runs from it, or where a
             # death must tell for certain whether it began.
-            quick = active.task.quick and not timed and active.policy.on_lost == "retry"
+            quick = active.quick = active.task.quick and not timed and active.policy.on_lost == "retry"
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,

@@ -149,6 +149,7 @@ class Engine:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
         self._dispatcher.close()
+        self._stops.close()
         self._writes.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()

@@ -11,11 +11,12 @@ An attempt is named by (no, epoch): the job's row number and its epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
 from jobsvc.model.errors import JobError
-from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES
+from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
 PROTO = 1
@@ -52,10 +53,22 @@ class Begin(Message, tag=3):
     at_us: int
 
 
+class Again(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the attempt's code has said about running again.
+
+    `retry`: this error is worth it, after `after_s` (None: the policy's backoff). `never`: this error is not. `snooze`:
+    there is no error, it only waits, for `after_s` or until the wall clock says `at_us`.
+    """
+
+    how: Literal["retry", "never", "snooze"]
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)] | None = None
+    at_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Result(Message, tag=4, gc=True):
     """The attempt ended: `error` is None and `body` the JSON of the result, or `error` says why (kind, type, …).
 
-    `began_us` is the wall clock at begin, `run_s` the time it ran.
+    `began_us` is the wall clock at begin, `run_s` the time it ran. With `again` of a snooze there is neither.
     """
 
     no: int
@@ -65,6 +78,7 @@ class Result(Message, tag=4, gc=True):
     error: JobError | None = None
     parts: int = 0
     body: bytes = b""
+    again: Again | None = None
 
 
 class Items(Message, tag=5):

@@ -11,11 +11,12 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+from msgspec import UNSET
 from twisted.logger import Logger
 
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.errors import Exit, JobError
-from jobsvc.model.frames import Begin, Items, Log, Message, Result, Start
+from jobsvc.model.frames import Again, Begin, Items, Log, Message, Result, Start
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import CommandSpec
 from jobsvc.pool import tree
@@ -180,7 +181,13 @@ class CommandRun:
                 )
             )
         else:
-            self._end(JobError("crashed", message=self._words(end), exit=end))
+            self._end(JobError("crashed", message=self._words(end), exit=end), again=self._again(end))
+
+    def _again(self, end: Exit) -> Again | None:
+        """What its exit code says about another try; a signal says nothing."""
+        assert self._spec is not None
+        codes = self._spec.retry_codes
+        return None if codes is None or end.code is UNSET or end.code in codes else Again("never")
 
     def _words(self, end: Exit) -> str:
         """What went wrong: the last words of the program, else how it ended."""
@@ -191,7 +198,7 @@ class CommandRun:
             return f"{name}: {tail}"
         return tail or f"{name} {exit_words(end)}"
 
-    def _end(self, error: JobError | None, body: bytes = b"") -> None:
+    def _end(self, error: JobError | None, body: bytes = b"", again: Again | None = None) -> None:
         start = self._start
         run_s = self._monotonic() - self._began
-        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body)])
+        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body, again)])

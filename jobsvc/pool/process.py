@@ -350,7 +350,7 @@ class WorkerProcess:
             running=attempt,
             action="worker_ended",
         )
-        blamed = attempt if self.kind == "cpu" or how == "stalled" else None
+        blamed = attempt if self.kind == "cpu" or how in ("stalled", "exit") else None
         began_us = mark[2] if mark is not None and blamed is not None else None
         self._owner.ended(Death(how, end, blamed, began_us))
 

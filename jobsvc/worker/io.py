@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from threading import Event
 from time import time_ns
 from typing import cast
 
@@ -55,7 +56,7 @@ class IoWorker:
         self._fresh: dict[Key, Port] = {}  # from the batch in hand, not begun
         self._quitting = False
         self._on_loop = LoopExecutor(loop, codes, self._ended)
-        self._on_threads = ThreadExecutor(codes, threads, self._begin, self._ended_on_thread)
+        self._on_threads = ThreadExecutor(codes, threads, self._begin_on_thread, self._ended_on_thread)
 
     def messages(self, messages: Sequence[Message]) -> None:
         """A batch from the daemon."""
@@ -109,6 +110,18 @@ class IoWorker:
                 self._on_loop.start(port)
             else:
                 self._on_threads.start(port)
+
+    def _begin_on_thread(self, port: Port) -> None:
+        """It had to wait for the thread, on which this runs; here too its word leaves before its code runs."""
+        self._begin(port)
+        if not port.start.quick:
+            sent = Event()
+            self._loop.call_soon_threadsafe(self._send_now, sent)
+            sent.wait()
+
+    def _send_now(self, sent: Event) -> None:
+        self._channel.drain()
+        sent.set()
 
     def _begin(self, port: Port) -> None:
         """Runs on any thread."""
