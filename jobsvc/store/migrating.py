@@ -18,8 +18,9 @@ BACKUP_FOLDER: Final = "backup"
 
 
 def stamp(now_us: int) -> str:
-    """A moment as it stands in names of backups, to the second in UTC."""
-    return datetime.fromtimestamp(now_us / 1_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    """A moment as it stands in names of backups, in UTC."""
+    second, micro = divmod(now_us, 1_000_000)
+    return datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%S") + f".{micro:06}Z"
 
 
 def advice(path: str) -> str:

@@ -211,7 +211,7 @@ def _check(db: sqlite3.Connection, path: str) -> None:
     db.execute("PRAGMA cell_size_check=ON")
     (words,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if words != "ok":
-        raise _damaged(path, words)
+        raise _damaged(path, " ".join(words.replace("*** in database main ***", "").split()))
 
 
 # -- making it usable ------------------------------------------------------------------------------------------------
