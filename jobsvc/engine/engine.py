@@ -125,8 +125,13 @@ class Engine:
 
     @property
     def disk_full(self) -> bool:
-        """Whether writes fail for want of space, as far as is known."""
+        """Whether writes fail for want of space, or of leave to write, as far as is known."""
         return self._writes.full
+
+    @property
+    def disk_words(self) -> str:
+        """How it stands with writing, in words."""
+        return self._writes.why if self._writes.full else "can be written"
 
     @property
     def draining(self) -> bool:
