@@ -118,7 +118,11 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
     if death.how == "exit":
         how = death.exit
         words = "the worker process exited"
-        if how is not None and how.name is not UNSET:
+        if death.limit is not None:
+            words = death.limit
+        elif how is not None and how.oom is True:
+            words = "the kernel ended the worker process for want of memory"
+        elif how is not None and how.name is not UNSET:
             words = f"the worker process was ended by {how.name}"
         elif how is not None and how.code is not UNSET:
             words = f"the worker process exited with status {how.code}"
