@@ -74,7 +74,7 @@ class DefaultsView(msgspec.Struct):
     """What a job gets when neither the submit nor its task says otherwise. Durations in seconds."""
 
     keep_s: float
-    limits: Limits
+    process_limits: Limits
     policy: Policy = Policy()
     call_wait_s: float = limits.CALL_WAIT_S
     list_limit: int = limits.LIST_LIMIT
@@ -108,7 +108,7 @@ async def info(edge: Edge, request: Request, _query: Query) -> bytes:
             limits=LimitsView(
                 json_body_max_bytes=edge.body_max_bytes, args_max_bytes=engine.config.args_max_bytes
             ),
-            defaults=DefaultsView(keep_s=engine.config.keep_s, limits=engine.config.limits),
+            defaults=DefaultsView(keep_s=engine.config.keep_s, process_limits=engine.config.limits),
             tasks=len(engine.tasks),
             draining=engine.draining,
         ),

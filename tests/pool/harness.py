@@ -33,9 +33,9 @@ def reactor() -> IPoolReactor:
     return cast("IPoolReactor", installed)
 
 
-def launcher() -> Launcher:
+def launcher(**more: Any) -> Launcher:
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_DIR), "JOBSVC_TOKEN": "secret"}
-    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT))
+    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), **more)
 
 
 def start(task: str, no: int = 1, body: bytes = b"{}", executor: str = "process") -> Start:
@@ -129,14 +129,18 @@ class FakeWorker:
     """A fake worker in a real process, with its record."""
 
     def __init__(
-        self, kind: HostKind = "cpu", module: str = "m", stall: Callable[[], float] = time.monotonic
+        self,
+        kind: HostKind = "cpu",
+        module: str = "m",
+        stall: Callable[[], float] = time.monotonic,
+        **more: Any,
     ) -> None:
         self.record = RecordingOwner()
         plan = FakePlan(kind=kind, boot=BOOT, modules=(module,), path=(), slots={})
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(),
+            launcher=launcher(**more),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),
