@@ -9,6 +9,7 @@ whole machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,7 +21,19 @@ to take a large process apart. A reading costs 0.2 ms."""
 GROUPS_MAX = 64
 """Cgroups below the daemon's that are read; where there are more, the machine's counter must do."""
 
+SCORE_MORE = 100
+"""What our children add to the daemon's oom_score_adj, in thousandths of the memory: when it runs out, the kernel is to
+take what eats it, and of two of about one size not the daemon."""
+SCORE_MAX = 1000
+
 ROOT = Path("/")
+
+
+def prefer(pid: int) -> None:
+    """Have the kernel take this child before the daemon. It is passed on to what the child starts."""
+    with suppress(OSError):  # it has ended, or procfs is read-only: then the sizes alone decide
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(SCORE_MAX, own + SCORE_MORE)))
 
 
 class Counters:

@@ -26,7 +26,7 @@ from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet, IPoolReactor
 from jobsvc.pool.limits import UsageWatch
-from jobsvc.pool.oom import Counters, OomWatch
+from jobsvc.pool.oom import Counters, OomWatch, prefer
 
 EXIT_DRAIN_S = 1.0
 """After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
@@ -238,6 +238,7 @@ class Launcher:
         finally:
             for fd in theirs:
                 os.close(fd)
+        prefer(child.pid)
         return child, inlets[0], inlets[1]
 
 

@@ -17,6 +17,9 @@ from jobsvc.model.limits import MIB
 from jobsvc.model.task import Limits
 from jobsvc.pool import limits as pool_limits
 from jobsvc.pool.limits import STACKS_BYTES
+from jobsvc.pool.oom import Counters
+from jobsvc.pool.process import WorkerProcess
+from jobsvc.ports import Death
 from tests.pool.harness import WAIT_S, FakeWorker, gone, pause, reactor, start
 from tests.pool.test_pool import Engine
 
@@ -258,6 +261,40 @@ async def test_without_limits_nothing_is_looked_at(engine: Limited) -> None:
     assert usage._timer is None
     await engine.value("limited")
     assert usage._timer is None
+
+
+# -- kills by the kernel --------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_kill_that_the_kernel_has_counted_is_want_of_memory(engine: Limited, tmp_path: Path) -> None:
+    """F26: SIGKILL of a worker or program is its attempt's own doing if the counter has grown, else a loss. Of an io
+    worker, where nobody can be named, it is a loss all the same.
+    """  # fmt: skip
+    vmstat = tmp_path / "proc/vmstat"
+    vmstat.parent.mkdir()
+    vmstat.write_text("oom_kill 3\n")
+    oom = engine.pool._launcher.oom
+    oom.stop()
+    oom._counter = lambda: Counters(tmp_path)
+    oom.start()
+    killed, counted = Exit(signal=KILL, name="SIGKILL", oom=None), Exit(signal=KILL, name="SIGKILL", oom=True)
+    assert await engine.death("be_killed") == ("lost", killed, None)
+    vmstat.write_text("oom_kill 4\n")
+    assert await engine.death("be_killed") == ("exit", counted, None)
+    assert await engine.death("be_killed") == ("lost", killed, None)
+    assert (await engine.error("kill_program")).exit == killed
+    vmstat.write_text("oom_kill 5\n")
+    error = await engine.error("kill_program")
+    assert (error.kind, error.exit) == ("crashed", counted)
+    assert error.message == "the kernel ended it for want of memory"
+    vmstat.write_text("oom_kill 6\n")
+    worker = engine.worker("io")
+    assert isinstance(worker, WorkerProcess)
+    assert worker.pid is not None
+    os.kill(worker.pid, KILL)
+    death = await engine.until(lambda: engine.deaths.get(worker.id))
+    assert death == Death("lost", counted)
 
 
 # -- programs -------------------------------------------------------------------------------------------------------
