@@ -255,10 +255,11 @@ WorkerKind = Literal["io", "cpu", "command"]
 class Death(msgspec.Struct):
     """How a worker ended.
 
-    `how`: `exit` (by itself: status or a signal other than SIGKILL), `killed` (we sent the SIGKILL, to stop an
-    attempt), `stalled` (we killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel),
-    `quit` (it was told to). `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io
-    worker that ended by itself or stalled, where it is the coroutine whose step ran.
+    `how`: `exit` (by itself: status or a signal other than SIGKILL; or for what its attempt used: by a limit, or by the
+    kernel for want of memory, with `exit.oom`), `killed` (we sent the SIGKILL, to stop an attempt), `stalled` (we
+    killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel), `quit` (told to).
+    `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io worker that ended by itself
+    or stalled, where it is the coroutine whose step ran.
     """
 
     how: Literal["exit", "killed", "stalled", "lost", "quit"]
@@ -266,6 +267,8 @@ class Death(msgspec.Struct):
     running: tuple[int, int] | None = None
     began_us: int | None = None
     """When that one began."""
+    limit: str | None = None
+    """The limit that it has passed, in words."""
 
 
 class Worker(Protocol):

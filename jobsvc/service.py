@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -101,7 +102,7 @@ class Daemon(Service):
             now_us,
             random.getrandbits,
             random.uniform,
-            EngineConfig(config.args_max, config.keep_s),
+            EngineConfig(config.args_max, config.keep_s, config.limits),
             self._worn,
         )
         self.pool = Pool(
@@ -115,6 +116,8 @@ class Daemon(Service):
                 threads=config.threads,
                 loop_slots=config.loop_slots,
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
+                limits=config.limits,
+                prefix=_found(config.launcher_prefix),
             ),
             boot=self.boot,
             now_us=now_us,
@@ -376,6 +379,22 @@ def _interface(description: str) -> str | None:
     except ValueError:
         return None
     return address
+
+
+def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
+    """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
+
+    Raises:
+        StartRefused: it is not there, or cannot be run.
+    """
+    if not prefix:
+        return ()
+    program = shutil.which(prefix[0])
+    if program is None:
+        raise _refusal(
+            f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
+        )
+    return (str(Path(program).absolute()), *prefix[1:])
 
 
 def _encrypted(description: str) -> bool:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from jobsvc.model.clock import time_text
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.limits import LOOP_SLOTS, THREADS
-from jobsvc.model.task import TaskSpec
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.pool.backoff import Backoff
 from jobsvc.pool.command import CommandWorker
 from jobsvc.pool.descriptors import IPoolReactor
@@ -48,6 +48,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the workers are to be.
 
     `path`: where the workers look for modules before they look in `cwd`, the folder in which the daemon was started.
+    `limits`: of tasks on processes and of commands that say nothing. `prefix`: words before every worker and command.
     """
 
     modules: tuple[str, ...]
@@ -57,6 +58,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = THREADS
     loop_slots: int = LOOP_SLOTS
     command_slots: int = COMMAND_SLOTS
+    limits: Limits = NO_LIMITS
+    prefix: tuple[str, ...] = ()
 
 
 class ReloadReport(msgspec.Struct):
@@ -116,8 +119,10 @@ class Pool:
         self._now_us = now_us
         self._uniform = uniform
         self._guard = Guard(reactor, clock, monotonic, boot, uniform)
-        environ = child_environment(environ, boot)
-        self._launcher = Launcher(reactor, clock, config.cwd, environ, self._guard.sweep)
+        self._launcher = Launcher(
+            reactor, clock, config.cwd, child_environment(environ, boot), self._guard.sweep,
+            limits=config.limits, prefix=config.prefix,
+        )  # fmt: skip
         self._command = CommandWorker(
             worker_id=f"command@{boot[:BOOT_CHARS]}",
             slots=config.command_slots,
@@ -161,6 +166,7 @@ class Pool:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
+        self._launcher.oom.start()
         generation, tasks = await self._load(self._kinds())
         self._change_tasks(tasks)
         generation.serve()
@@ -185,6 +191,7 @@ class Pool:
         await self._command.stop()
         while self._slots:
             await self._gone.wait()
+        self._launcher.oom.stop()
         await self._background.drained()
         await self._guard.stop()
 
@@ -334,7 +341,7 @@ class Pool:
                 state=slot.state,
                 slots=worker.slots,
                 started_at=time_text(worker.started_us),
-                rss=None if worker.pid is None else rss_bytes(worker.pid),
+                rss=None if worker.pid is None else sum(rss_bytes(pid) or 0 for pid in worker.code_pids),
                 restarts=slot.restarts,
             )
             for slot in self._slots

@@ -194,6 +194,10 @@ class ComputeWorker:
         except FrameError as error:
             sys.stderr.write(f"what came from the daemon is no frame: {error}\n")
             os._exit(1)
+        except MemoryError:
+            # What came is torn, and a worker that does not listen is worse than none.
+            os.write(2, b"no memory is left to listen to the daemon\n")
+            os._exit(1)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Start):
