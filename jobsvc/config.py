@@ -22,6 +22,10 @@ THREADS_MAX = 4_096
 SLOTS_MAX = 1_000_000
 DRAIN_MAX_S = 86_400.0
 KEEP_MAX_S = 10 * 366 * 86_400.0
+RECYCLE_JOBS_MAX = 1_000_000_000
+RECYCLE_AGE_MAX_S = 366 * 86_400.0
+MEMORY_MAX_BYTES = 1024**5
+"""Above what any machine has."""
 
 
 class ConfigError(ValueError):
@@ -42,6 +46,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     args_max: int = ARGS_MAX_BYTES
     drain_s: float = DRAIN_S
     keep_s: float = KEEP_S
+    recycle_jobs: int = 0
+    recycle_age: float = 0.0
+    recycle_rss: int = 0
     reload: bool = False
 
 
@@ -101,6 +108,12 @@ def _size(text: str) -> int:
     return _whole(1, ARGS_CEILING_BYTES // unit)(text[:-1]) * unit
 
 
+def _memory(text: str) -> int:
+    units = {**_SIZES, "G": 1024**3}
+    unit = units.get(text[-1:].upper(), 1)
+    return _whole(0, MEMORY_MAX_BYTES // unit)(text if unit == 1 else text[:-1]) * unit
+
+
 def _durability(text: str) -> str:
     if text not in ("power", "process", "memory"):
         raise ConfigError(f"{text!r} is none of power, process, memory")
@@ -151,6 +164,23 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("drain-s", f"SECONDS a stop waits for running jobs [default: {DRAIN_S:g}]", _seconds(DRAIN_MAX_S)),
     Option("keep-s", f"SECONDS a finished job is kept [default: {KEEP_S:g}, 7 days]", _seconds(KEEP_MAX_S)),
+    Option(
+        "recycle-jobs",
+        "replace a worker that has run so many JOBS, without a pause: for tasks that leave things behind; 0: never "
+        "[default: 0]",
+        _whole(0, RECYCLE_JOBS_MAX),
+    ),
+    Option(
+        "recycle-age",
+        "replace a worker that has served for SECONDS, a tenth more or less; 0: never [default: 0]",
+        _seconds(RECYCLE_AGE_MAX_S),
+    ),
+    Option(
+        "recycle-rss",
+        "replace a worker that holds more than BYTES of memory, K, M and G understood, looked at every second: for "
+        "tasks that leak, not a hard limit; 0: never [default: 0]",
+        _memory,
+    ),
     Option("reload", "watch the task modules and reload them when they change", _switch, flag=True),
 )
 
