@@ -98,11 +98,12 @@ class Intake:
             self._stops.touched(active)
 
     def retire(self, worker: Worker) -> None:
-        """No more attempts for this worker; what has not begun comes back by a recall."""
+        """No more attempts for this worker; what has not begun of code no longer in force comes back by a recall."""
         seat = self._board.seats.get(worker.id)
         if seat is not None:
             seat.retiring = True
-            self._stops.recall(seat)
+            if any(self._dispatcher.unwelcome(active) for active in seat.outstanding.values()):
+                self._stops.recall(seat)
             self._dispatcher.dismiss_if_spent(seat)
 
     def died(self, worker: Worker, death: Death) -> None:

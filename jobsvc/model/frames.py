@@ -39,10 +39,15 @@ class Hello(Message, tag=1):
 
 
 class Manifest(Message, tag=2, gc=True):
-    """What the worker can run. `error` is the traceback of a module that did not load (then `tasks` is empty)."""
+    """What the worker can run.
+
+    `modules`: for each module that has loaded, the names of the tasks it holds. `errors`: for each other one its
+    traceback, or what else is wrong with it; `tasks` has none of its.
+    """
 
     tasks: list[TaskSpec]
-    error: str | None = None
+    modules: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
 
 
 class Begin(Message, tag=3):
@@ -123,6 +128,12 @@ class Pong(Message, tag=9):
     rss_bytes: int = 0
 
 
+class Loading(Message, tag=17):
+    """The worker is about to import this module: should it hang or die in there, that one is to blame."""
+
+    module: str
+
+
 # -- daemon to worker ---------------------------------------------------------------------------------------------
 
 
@@ -183,7 +194,7 @@ class Part(Message, tag=16):
     data: bytes
 
 
-FromWorker = Hello | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
+FromWorker = Hello | Loading | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
 ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
 Bodied = Result | Items | Log | Start
 

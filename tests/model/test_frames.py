@@ -21,6 +21,7 @@ from jobsvc.model.frames import (
     FromWorker,
     Hello,
     Items,
+    Loading,
     Log,
     Manifest,
     Message,
@@ -54,8 +55,9 @@ ERROR = JobError(
 )
 FROM: list[Message] = [
     Hello(1, 42, "boot"),
-    Manifest([SPEC]),
-    Manifest([], "Traceback"),
+    Loading("tasks"),
+    Manifest([SPEC], {"tasks": ["render"]}),
+    Manifest([], {}, {"tasks": "Traceback"}),
     Begin(1, 2, 3),
     Result(1, 2, 3, 0.25, None, 0, b'"x"'),
     Result(1, 2, 0, 0.25, ERROR),
