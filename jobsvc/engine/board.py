@@ -129,6 +129,7 @@ class Active:
         "task",
         "timers",
         "touched",
+        "unstored",
     )
 
     def __init__(self, job: Job, policy: Policy, task: TaskState, seat: Seat) -> None:
@@ -148,6 +149,7 @@ class Active:
         self.tallies: dict[str, Tally] | None = None
         self.timers: list[IDelayedCall] | None = None
         self.touched = 0.0  # monotonic time of the last sign of life, where an idle timeout needs it
+        self.unstored = 0  # chunks on their way to the store
 
     @property
     def key(self) -> tuple[int, int]:
