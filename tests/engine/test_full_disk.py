@@ -158,7 +158,7 @@ def test_chunks_and_a_full_disk(slow: Slow) -> None:
     assert not rig.engine.disk_full
 
 
-@pytest.mark.parametrize(("on_lost", "state"), [("retry", ("queued", "lost")), ("fail", ("failed", None))])
+@pytest.mark.parametrize(("on_lost", "state"), [("retry", ("queued", "lost")), ("fail", ("failed", "lost"))])
 def test_results_beyond_what_memory_may_hold_on_a_full_disk(
     slow: Slow, monkeypatch: pytest.MonkeyPatch, on_lost: str, state: tuple[str, str | None]
 ) -> None:
