@@ -1,8 +1,8 @@
 """F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, step by step.
 
-Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
-ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
-workers end → streams get their last event, listeners close → store checkpoint → lock released.
+Start: data directory and lock → listeners (not ready yet) → guard and its sweep → store open → recovery → workers and
+their manifests → ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs,
+queue it again → workers end → streams get their last event, listeners close → store checkpoint → lock released.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -101,7 +102,7 @@ class Daemon(Service):
             now_us,
             random.getrandbits,
             random.uniform,
-            EngineConfig(config.args_max, config.keep_s),
+            EngineConfig(config.args_max, config.keep_s, config.limits),
             self._worn,
         )
         self.pool = Pool(
@@ -115,6 +116,8 @@ class Daemon(Service):
                 threads=config.threads,
                 loop_slots=config.loop_slots,
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
+                limits=config.limits,
+                prefix=_found(config.launcher_prefix),
             ),
             boot=self.boot,
             now_us=now_us,
@@ -179,6 +182,7 @@ class Daemon(Service):
         self._started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
+        await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
         await self.pool.start()
@@ -274,7 +278,7 @@ class Daemon(Service):
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
             ("workers", bool(up), f"{up} of {len(workers)} ready"),
-            ("disk", not self.engine.disk_full, "full" if self.engine.disk_full else "has space"),
+            ("disk", not self.engine.disk_full, self.engine.disk_words),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
 
@@ -375,6 +379,22 @@ def _interface(description: str) -> str | None:
     except ValueError:
         return None
     return address
+
+
+def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
+    """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
+
+    Raises:
+        StartRefused: it is not there, or cannot be run.
+    """
+    if not prefix:
+        return ()
+    program = shutil.which(prefix[0])
+    if program is None:
+        raise _refusal(
+            f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
+        )
+    return (str(Path(program).absolute()), *prefix[1:])
 
 
 def _encrypted(description: str) -> bool:

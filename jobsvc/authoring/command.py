@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from jobsvc.authoring.limits import LimitsArg, checked_limits
 from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.describe import args_schema, describe, schema
@@ -76,6 +77,7 @@ class Command:
             result_schema=msgspec.json.encode(schema(CommandResult)),
             ports=(Port("out", "out"),),
             command=self.command,
+            limits=self.declared.limits,
         )
 
 
@@ -95,6 +97,7 @@ def command(
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Command:
     """Make a program a task.
 
@@ -111,7 +114,7 @@ def command(
         text: output lines are text; False: bytes.
         cwd: its working directory; default: where the daemon was started.
         env: added to its environment.
-        timeout, retries, backoff, queue, priority, concurrency, on_lost: as for `task`.
+        timeout, retries, backoff, queue, priority, concurrency, on_lost, limits: as for `task`.
 
     Raises:
         TypeError: an argument of a wrong type.
@@ -137,6 +140,7 @@ def command(
             concurrency=concurrency,
             on_lost=on_lost,
         )
+        declared = msgspec.structs.replace(declared, limits=checked_limits(limits, "command"))
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ArgvError) else type(error)
         raise kind(f"command {name!r}: {error}") from None

@@ -14,6 +14,7 @@ import msgspec
 
 from jobsvc.authoring.again import ErrorClasses, Worth, declare_worth
 from jobsvc.authoring.context import Context
+from jobsvc.authoring.limits import LimitsArg, checked_limits
 from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.authoring.signature import Signature, parameters_of
 from jobsvc.model.task import OnLost, Port, TaskSpec
@@ -157,6 +158,7 @@ class Task(Generic[P, R_co]):
             args_schema=msgspec.json.encode(signature.args_schema(self.name)),
             result_schema=msgspec.json.encode(signature.result_schema()),
             ports=(Port("out", "out"),) if self.streams else (),
+            limits=self.declared.limits,
         )
 
 
@@ -183,6 +185,7 @@ def task(
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Decorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -199,6 +202,7 @@ def task(
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Any:
     """Make a function a task, with or without arguments: `@task` or `@task(executor="process", timeout=60)`.
 
@@ -223,6 +227,8 @@ def task(
         priority: larger goes first, -100 to 100.
         concurrency: at most so many attempts at the same time.
         on_lost: `retry` (at least once) or `fail` (at most once), when what ran it is lost.
+        limits: what one attempt may use, `{"max_rss": "512M", "cpu_s": 60, "open_files": 256, "file_bytes": "1G"}`,
+            any of them; only with `executor="process"`.
 
     Raises:
         TypeError: an argument of a wrong type, a function that cannot be a task.
@@ -245,6 +251,7 @@ def task(
             )
             worth = declare_worth(retry_on, give_up_on)
             chosen = _executor(_kind(fn), executor)
+            declared = msgspec.structs.replace(declared, limits=checked_limits(limits, chosen))
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {own_name!r}: {error}") from None
         return Task(fn, name=own_name, executor=chosen, declared=declared, worth=worth, names=names)

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from jobsvc.model.job import Job
 from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_ONE_S, PREFETCH_S, QUICK_S
-from jobsvc.model.task import Policy, TaskSpec
+from jobsvc.model.task import NO_LIMITS, Policy, TaskSpec
 from jobsvc.model.types import checker
 from jobsvc.ports import Worker
 from jobsvc.runtime.waiting import Waiters
@@ -33,12 +33,14 @@ TimeoutName = Literal["run", "idle", "total"]
 class TaskState:
     """A task, and what the dispatcher has learnt of it."""
 
-    __slots__ = ("check", "mark", "mean_s", "policy_text", "spec")
+    __slots__ = ("alone", "check", "mark", "mean_s", "policy_text", "spec")
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self.check: Callable[[bytes], None] = checker(spec.args_tree)
         self.policy_text = msgspec.json.encode(spec.policy)
+        # Limits are set on an idle worker and hold for one attempt: none waits there before or behind it.
+        self.alone = spec.executor == "process" and spec.limits != NO_LIMITS
         self.mean_s: float | None = None  # smoothed run time; None = not yet timed
         self.mark = (
             0  # grows with `Board.raise_ready`: a claim that comes back short proves nothing of later jobs
@@ -55,9 +57,16 @@ class TaskState:
         return self.mean_s is not None and self.mean_s < QUICK_S
 
     @property
+    def est_s(self) -> float | None:
+        """What an attempt is expected to take; None = nothing may wait behind it."""
+        return None if self.alone else self.mean_s
+
+    @property
     def ahead(self) -> int:
         """How many of it may wait in a cpu worker behind the one that runs."""
-        if self.mean_s is None or self.mean_s > PREFETCH_ONE_S or self.spec.policy.on_lost == "fail":
+        if self.alone or self.mean_s is None or self.mean_s > PREFETCH_ONE_S:
+            return 0
+        if self.spec.policy.on_lost == "fail":
             return 0
         if self.mean_s * PREFETCH_JOBS <= PREFETCH_S:
             return PREFETCH_JOBS
@@ -137,7 +146,7 @@ class Active:
         self.policy = policy
         self.task = task
         self.seat = seat
-        self.est_s = task.mean_s  # what it was expected to take when it was handed over
+        self.est_s = task.est_s  # what it was expected to take when it was handed over
         self.began_us: int | None = None
         self.quick = False  # its worker need not say at once that it has begun
         self.stop: Stop | None = None
@@ -190,7 +199,7 @@ class Seat:
         self.claiming: set[str] = set()  # executors for which a claim is in flight
         self.orphans: dict[tuple[int, int], Active] = {}  # given-up thread attempts that still run
         self.backlog_s = 0.0  # estimated work handed over
-        self.untimed = 0  # attempts handed over of tasks not yet timed
+        self.untimed = 0  # attempts handed over behind which nothing may wait: not yet timed, or limited
         self.retiring = False
         self.dismissed = False  # it was told to quit
         self.stuck: tuple[int, int] | None = (
@@ -226,10 +235,11 @@ class Seat:
     def take(self, executor: str, task: TaskState) -> None:
         """A slot is taken for an attempt that is about to be handed over."""
         self.used[executor] += 1
-        if task.mean_s is None:
+        est_s = task.est_s
+        if est_s is None:
             self.untimed += 1
         else:
-            self.backlog_s += task.mean_s
+            self.backlog_s += est_s
 
     def give_back(self, executor: str, est_s: float | None) -> None:
         """The slot is free again; `est_s` as it was at `take`."""

@@ -8,7 +8,7 @@ which costs one empty claim, and never towards no.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -30,6 +30,11 @@ STUCK_S = 0.1
 """What waits in a worker behind an attempt that has run this long goes to others: five times what it was to wait."""
 
 _NO_TIMEOUTS = Timeouts()
+
+
+def _most_at_once(tasks: Iterable[TaskState], wants: Mapping[str, int]) -> int:
+    """How many jobs one claim may bring: where one of them may have to be alone, only that one."""
+    return 1 if any(task.alone for task in tasks) else max(wants.values())
 
 
 class Dispatcher:
@@ -205,7 +210,7 @@ class Dispatcher:
                 return  # one that needs more room here may be next in order: short ones must not pass it for ever
         if not wants:
             return
-        limit = max(wants.values())
+        limit = _most_at_once(tasks.values(), wants)
         if compute and limit < seat.used[executor] // 2:
             return  # plenty ahead of it: refilled in large steps, since every claim costs a commit
         seat.claiming.add(executor)

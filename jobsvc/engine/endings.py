@@ -85,8 +85,7 @@ class Endings:
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job
             self._leave(active)
-            if not ok:
-                self._refused(active, "settle")
+            if not ok:  # a fence: the store counts and logs it
                 continue
             job.state, job.reason, job.seq, job.revision = (
                 write.state,
@@ -127,7 +126,6 @@ class Endings:
             job = active.job
             self._leave(active)
             if not ok:
-                self._refused(active, "step")
                 continue
             job.state, job.reason, job.owner, job.due_at = write.to, write.reason, None, write.due_at
             job.attempt, job.losses, job.started_at = write.attempt, write.losses, None
@@ -153,13 +151,6 @@ class Endings:
     def _failed(self, failure: Failure, ends: int) -> None:
         """Not for want of space: that they outlive. The daemon is about to end, and the store has said why."""
         self._log.failure("the store failed a write of {n} ends", failure, n=ends, action="settle_failed")
-
-    def _refused(self, active: Active, what: str) -> None:
-        self._counters["refused", what] += 1
-        self._log.warn(
-            "late {what} of job {job} epoch {epoch} by {owner} refused",
-            what=what, job=active.job.id.hex(), epoch=active.job.epoch, owner=active.job.owner, action="write_refused",
-        )  # fmt: skip
 
 
 def _settled(active: Active, verdict: Verdict, now: int) -> Settled:

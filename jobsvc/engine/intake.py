@@ -229,8 +229,7 @@ class Intake:
         for ok, (active, write) in zip(accepted, appends, strict=True):
             chunk = write.chunk
             active.unstored -= 1
-            if not ok:
-                self._counters["refused", chunk.kind] += 1
+            if not ok:  # a fence: the store counts and logs it
                 continue
             active.committed = max(active.committed, chunk.last)
             grown.add(active.job.id)

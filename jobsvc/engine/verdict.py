@@ -20,6 +20,11 @@ from jobsvc.ports import Death
 RETRYABLE = frozenset(("task_error", "timeout", "crashed", "stalled", "unavailable", "lost"))
 """Kinds worth another try: the others would end the same way."""
 
+_STALLS = {
+    "loop": "the attempt held up the worker's loop until it was killed",
+    "process": "the attempt's process was stopped by a signal and not continued, until it was killed",
+}
+
 EXPONENT_MAX = 1023
 """Of a float: a larger one overflows. No policy has so many attempts (`RETRIES_MAX`)."""
 
@@ -167,17 +172,11 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
             return _again(active, "lost", "its worker was ended by another attempt")
         if len(suspected) > 1:
             return lost(active)  # it may have done it: again, but not for ever
-        how = death.exit
-        words = "the worker process exited"
-        if how is not None and how.name is not UNSET:
-            words = f"the worker process was ended by {how.name}"
-        elif how is not None and how.code is not UNSET:
-            words = f"the worker process exited with status {how.code}"
-        return failed(active, JobError("crashed", message=words, exit=how), uniform)
+        return failed(active, JobError("crashed", message=_exit_words(death), exit=death.exit), uniform)
     if death.how == "stalled" and (death.running == active.key):
         return failed(
             active,
-            JobError("stalled", message="the attempt held up the worker's loop until it was killed"),
+            JobError("stalled", message=_STALLS.get(active.job.executor, _STALLS["loop"])),
             uniform,
         )
     if death.how == "stalled" and death.running is None and _suspect(active, now_us):
@@ -186,6 +185,20 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
         # A neighbour was stopped, or the daemon ends: this one is not to blame and loses no try.
         return _again(active, "lost", "stopped with its worker")
     return lost(active)
+
+
+def _exit_words(death: Death) -> str:
+    """How the worker process ended by itself, or for what its attempt used."""
+    how = death.exit
+    if death.limit is not None:
+        return death.limit
+    if how is not None and how.oom is True:
+        return "the kernel ended the worker process for want of memory"
+    if how is not None and how.name is not UNSET:
+        return f"the worker process was ended by {how.name}"
+    if how is not None and how.code is not UNSET:
+        return f"the worker process exited with status {how.code}"
+    return "the worker process exited"
 
 
 def _suspect(active: Active, now_us: int) -> bool:

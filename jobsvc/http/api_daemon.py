@@ -14,7 +14,7 @@ from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.model import limits
 from jobsvc.model.clock import time_text
-from jobsvc.model.task import Policy
+from jobsvc.model.task import Limits, Policy
 
 TEXT = b"text/plain; charset=utf-8"
 
@@ -74,6 +74,7 @@ class DefaultsView(msgspec.Struct):
     """What a job gets when neither the submit nor its task says otherwise. Durations in seconds."""
 
     keep_s: float
+    process_limits: Limits
     policy: Policy = Policy()
     call_wait_s: float = limits.CALL_WAIT_S
     list_limit: int = limits.LIST_LIMIT
@@ -107,7 +108,7 @@ async def info(edge: Edge, request: Request, _query: Query) -> bytes:
             limits=LimitsView(
                 json_body_max_bytes=edge.body_max_bytes, args_max_bytes=engine.config.args_max_bytes
             ),
-            defaults=DefaultsView(keep_s=engine.config.keep_s),
+            defaults=DefaultsView(keep_s=engine.config.keep_s, process_limits=engine.config.limits),
             tasks=len(engine.tasks),
             draining=engine.draining,
         ),

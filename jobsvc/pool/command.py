@@ -130,8 +130,7 @@ class CommandWorker:
             on_ended=lambda messages: self._ended(key, messages),
         )
         self._runs[key] = run
-        task = self.tasks.get(start.task)
-        run.begin(None if task is None else task.command)
+        run.begin(self.tasks.get(start.task))
 
     def _tell(self, messages: Sequence[Message]) -> None:
         self._listener.worker_messages(self, messages)

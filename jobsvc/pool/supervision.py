@@ -18,11 +18,12 @@ from twisted.logger import Logger
 from jobsvc.model.clock import time_text
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.limits import LOOP_SLOTS, THREADS
-from jobsvc.model.task import TaskSpec
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.pool.backoff import Backoff
 from jobsvc.pool.command import CommandWorker
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.generation import Generation, ModuleLoadError, differences
+from jobsvc.pool.guard import Guard
 from jobsvc.pool.process import HostKind, Owner, Plan, WorkerProcess
 from jobsvc.pool.slot import Core, Slot
 from jobsvc.pool.spawn import Launcher, child_environment
@@ -47,6 +48,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the workers are to be.
 
     `path`: where the workers look for modules before they look in `cwd`, the folder in which the daemon was started.
+    `limits`: of tasks on processes and of commands that say nothing. `prefix`: words before every worker and command.
     """
 
     modules: tuple[str, ...]
@@ -56,6 +58,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = THREADS
     loop_slots: int = LOOP_SLOTS
     command_slots: int = COMMAND_SLOTS
+    limits: Limits = NO_LIMITS
+    prefix: tuple[str, ...] = ()
 
 
 class ReloadReport(msgspec.Struct):
@@ -114,7 +118,11 @@ class Pool:
         self._monotonic = monotonic
         self._now_us = now_us
         self._uniform = uniform
-        self._launcher = Launcher(reactor, clock, config.cwd, child_environment(environ, boot))
+        self._guard = Guard(reactor, clock, monotonic, boot, uniform)
+        self._launcher = Launcher(
+            reactor, clock, config.cwd, child_environment(environ, boot), self._guard.sweep,
+            limits=config.limits, prefix=config.prefix,
+        )  # fmt: skip
         self._command = CommandWorker(
             worker_id=f"command@{boot[:BOOT_CHARS]}",
             slots=config.command_slots,
@@ -137,6 +145,18 @@ class Pool:
 
     # -- life
 
+    def secure(self, node: str) -> Deferred[None]:
+        """Start the guard, and end what earlier starts on this data directory have left running. Comes first.
+
+        Args:
+            node: identity of the data directory, one word; marks all that is started from now on.
+
+        Raises:
+            GuardSilent: the guard does not answer, so nobody knows.
+        """
+        self._launcher.mark_node(node)
+        return self._guard.clear(node)
+
     def start(self) -> Deferred[None]:
         """Start all workers; fires when each has loaded the task modules and the engine has been told of all.
 
@@ -146,6 +166,7 @@ class Pool:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
+        self._launcher.oom.start()
         generation, tasks = await self._load(self._kinds())
         self._change_tasks(tasks)
         generation.serve()
@@ -170,7 +191,9 @@ class Pool:
         await self._command.stop()
         while self._slots:
             await self._gone.wait()
+        self._launcher.oom.stop()
         await self._background.drained()
+        await self._guard.stop()
 
     def reload(self) -> Deferred[ReloadReport]:
         """New code without losing a job: start new workers beside the old ones, change over when all have loaded.
@@ -318,7 +341,7 @@ class Pool:
                 state=slot.state,
                 slots=worker.slots,
                 started_at=time_text(worker.started_us),
-                rss=None if worker.pid is None else rss_bytes(worker.pid),
+                rss=None if worker.pid is None else sum(rss_bytes(pid) or 0 for pid in worker.code_pids),
                 restarts=slot.restarts,
             )
             for slot in self._slots
