@@ -210,9 +210,8 @@ def _suspect(active: Active, now_us: int) -> bool:
 def _again(active: Active, reason: Reason, words: str) -> Verdict:
     """Stopped through no fault of its own after it had begun: runs again, unless it must not run twice."""
     if active.policy.on_lost == "fail":
-        return Verdict(
-            "failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start")
-        )
+        text = f"{words}; on_lost=fail forbids another start"
+        return Verdict("failed", "lost", error=JobError("lost", message=text))
     return Verdict("queued", reason, error=JobError("lost", message=words), counted=False)
 
 
@@ -220,14 +219,11 @@ def lost(active: Active) -> Verdict:
     """Its end is unknown: again at once and uncounted, unless it must not run twice or has been lost too often."""
     losses = active.job.losses + 1
     if active.policy.on_lost == "fail":
-        return Verdict(
-            "failed",
-            error=JobError("lost", message="the worker was lost; on_lost=fail forbids another start"),
-            lost=True,
-        )
+        text = "the worker was lost; on_lost=fail forbids another start"
+        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
     if losses >= LOSSES_MAX:
         text = f"lost {losses} times while the daemon lived: not started again"
-        return Verdict("failed", error=JobError("lost", message=text), lost=True)
+        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
     words = "the worker was lost; the job is queued again and the attempt does not count"
     return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
 

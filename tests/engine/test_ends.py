@@ -148,7 +148,7 @@ def test_the_third_loss_fails_a_job(rig: Rig) -> None:
         worker.begin(job)
         worker.lose()
         assert rig.get(job).losses == n
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
     assert rig.get(job).attempt == 1
 
 
@@ -169,7 +169,7 @@ def test_what_must_not_run_twice_is_failed_when_it_is_cut_off(rig: Rig, death: D
     worker.begin(job)
     worker.die(msgspec.structs.replace(death))
     rig.worker("io")
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
 
 
 def test_what_must_not_run_twice_runs_when_it_had_not_begun(rig: Rig) -> None:
