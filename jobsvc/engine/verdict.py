@@ -49,10 +49,22 @@ def ended(
         # Also while stopping: it returned before it was stopped, the effect happened, say so.
         return Verdict("succeeded", result=body)
     stop = active.stop
-    if stop is not None and stop.reason != "timeout" and error.kind in ("cancelled", "crashed"):
+    if stop is not None and stop.reason != "timeout" and error.kind in ("cancelled", "crashed", "lost"):
         return stopped(active, error, uniform)
-    if stop is not None and stop.reason == "timeout" and error.kind in ("cancelled", "crashed", "timeout"):
+    if (
+        stop is not None
+        and stop.reason == "timeout"
+        and error.kind
+        in (
+            "cancelled",
+            "crashed",
+            "lost",
+            "timeout",
+        )
+    ):
         return stopped(active, error, uniform)
+    if error.kind == "lost":
+        return lost(active)  # a program was killed by nobody knows whom
     if error.kind == "cancelled":
         error = JobError("task_error", error.type, error.message or "the task cancelled itself")
     return failed(active, error, uniform)
