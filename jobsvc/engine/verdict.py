@@ -20,6 +20,10 @@ RETRYABLE = frozenset(("task_error", "timeout", "crashed", "stalled", "unavailab
 """Kinds worth another try: the others would end the same way."""
 
 
+HALTED = frozenset(("cancelled", "crashed", "lost"))
+"""Kinds in which the end of what was asked to stop may show itself."""
+
+
 class Verdict(msgspec.Struct, gc=False):
     """Where the job goes. `counted`: the attempt counts against the policy. `record`: it is worth a row of its own
     when the job goes on (an attempt that never began is not).
@@ -49,19 +53,8 @@ def ended(
         # Also while stopping: it returned before it was stopped, the effect happened, say so.
         return Verdict("succeeded", result=body)
     stop = active.stop
-    if stop is not None and stop.reason != "timeout" and error.kind in ("cancelled", "crashed", "lost"):
-        return stopped(active, error, uniform)
-    if (
-        stop is not None
-        and stop.reason == "timeout"
-        and error.kind
-        in (
-            "cancelled",
-            "crashed",
-            "lost",
-            "timeout",
-        )
-    ):
+    late = error.kind == "timeout" and stop is not None and stop.reason == "timeout"
+    if stop is not None and (late or error.kind in HALTED):
         return stopped(active, error, uniform)
     if error.kind == "lost":
         return lost(active)  # a program was killed by nobody knows whom
