@@ -166,12 +166,13 @@ class CommandRun:
             tree.kill_tree(self._child.pid)
 
     def _is_over(self, over: Over) -> None:
+        if self._child is None or not self._child.alive:
+            return  # it has just ended by itself; what was looked at may be another's
         self._log.warn(
-            "{words}: {task} is killed", words=over.words, task=self._start.task, action="over_limit"
+            "{task} is killed: {words}", task=self._start.task, words=over.words, action="over_limit"
         )
         self._over = over
-        if self._child is not None and self._child.alive:
-            tree.kill_tree(self._child.pid)
+        tree.kill_tree(self._child.pid)
 
     # -- its end
 
