@@ -1,8 +1,8 @@
 """F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, step by step.
 
-Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
-ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
-workers end → streams get their last event, listeners close → store checkpoint → lock released.
+Start: data directory and lock → listeners (not ready yet) → guard and its sweep → store open → recovery → workers and
+their manifests → ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs,
+queue it again → workers end → streams get their last event, listeners close → store checkpoint → lock released.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
+from jobsvc.pool.recycle import Recycling
+from jobsvc.pool.rows import flaws
 from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Store, Worker
@@ -118,10 +120,14 @@ class Daemon(Service):
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
                 limits=config.limits,
                 prefix=_found(config.launcher_prefix),
+                recycle=Recycling(
+                    jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
+                ),
             ),
             boot=self.boot,
             now_us=now_us,
             uniform=random.uniform,
+            counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.is_ready = False
@@ -182,6 +188,7 @@ class Daemon(Service):
         self._started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
+        await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
         await self.pool.start()
@@ -274,11 +281,26 @@ class Daemon(Service):
         """(name, whether it is well, one line) for `/readyz?verbose`; the first tells whether all is ready."""
         workers = self.pool.workers()
         up = sum(worker["state"] == "ready" for worker in workers)
+        trouble = self.pool.trouble()
+        modules = self.pool.modules()
+        usable = sum(module.broken is None or module.holders > 0 for module in modules)
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
-            ("workers", bool(up), f"{up} of {len(workers)} ready"),
+            ("workers", bool(up), f"{up} of {len(workers)} ready" + (f"; {trouble}" if trouble else "")),
+            ("modules", bool(usable), f"{usable} of {len(modules)} work"),
+            ("disk", not self.engine.disk_full, self.engine.disk_words),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
+
+    def flaws(self) -> list[tuple[str, str]]:
+        """(check, one line) of each broken module."""
+        return flaws(self.pool.modules())
+
+    def gauges(self) -> dict[tuple[str, ...], int]:
+        """(name, label…) → figure of what the daemon around the engine knows."""
+        return {
+            ("module_broken", module.name): int(module.broken is not None) for module in self.pool.modules()
+        }
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers in the shape of `/v1/workers`."""

@@ -44,6 +44,7 @@ class Dispatcher:
         now_us: the wall clock.
         on_timed: told of each attempt with timeouts that is handed to a worker.
         on_homeless: told of claimed attempts whose worker takes none any more.
+        on_failed: told of a claim that the store has failed.
     """
 
     _log = Logger()
@@ -57,6 +58,7 @@ class Dispatcher:
         now_us: Callable[[], int],
         on_timed: Callable[[Active], None],
         on_homeless: Callable[[Sequence[Active]], None],
+        on_failed: Callable[[Failure], object],
     ) -> None:
         self._board = board
         self._store = store
@@ -65,6 +67,7 @@ class Dispatcher:
         self._now_us = now_us
         self._on_timed = on_timed
         self._on_homeless = on_homeless
+        self._on_failed = on_failed
         self._placed: dict[bytes, Active] = {}  # claimed by an INSERT that is not committed yet
         self._claims = 0  # in flight
         self._claim_again: IDelayedCall | None = None
@@ -90,14 +93,15 @@ class Dispatcher:
         board = self._board
         full: set[str] = set()
         for job in jobs:
-            if job.executor in full or job.state != "queued" or board.ready.get(job.executor):
+            if job.executor in full or job.state != "queued" or board.waits(job.executor):
                 continue
             task = board.tasks.get(job.task)
             if task is None or task.spec.executor != job.executor or board.free(task) <= 0:
                 continue  # the first two: a reload has come since the job was prepared
             seat = self._best(job.executor, task)
             if seat is None:
-                full.add(job.executor)
+                if not board.broken(job.task):
+                    full.add(job.executor)
                 continue
             job.owner, job.state = seat.worker.id, "running"
             job.epoch = job.attempt = 1
@@ -152,8 +156,10 @@ class Dispatcher:
             self.pump_all(executor)
 
     def dismiss_if_spent(self, seat: Seat) -> None:
-        """A retiring worker goes when its last attempt has ended."""
-        if seat.retiring and seat.spent and not seat.dismissed and seat.worker.id in self._board.seats:
+        """A retiring worker goes when its last attempt has ended, and those have that are on their way to it."""
+        if not (seat.retiring and seat.spent) or seat.dismissed or seat.worker.id not in self._board.seats:
+            return
+        if all(active.seat is not seat for active in self._placed.values()):
             seat.dismissed = True
             seat.worker.quit()
 
@@ -203,7 +209,7 @@ class Dispatcher:
             room = min(seat.room(executor, task), free)
             if room > 0:
                 tasks[name], wants[name] = task, room
-            elif compute and free > 0:
+            elif compute and free > 0 and name not in seat.worker.lacks:
                 return  # one that needs more room here may be next in order: short ones must not pass it for ever
         if not wants:
             return
@@ -241,6 +247,7 @@ class Dispatcher:
 
     def _claim_failed(self, failure: Failure) -> None:
         """The jobs are still queued: try again in a while. Where the failure is fatal, the store has said so itself."""
+        self._on_failed(failure)
         self._log.failure("the store failed a claim", failure, action="claim_failed")
         if self._claim_again is None or not self._claim_again.active():
             self._claim_again = self._clock.callLater(CLAIM_AGAIN_S, self._pump_everything)
@@ -274,13 +281,13 @@ class Dispatcher:
             self._board.active[job.id] = active
             seat.outstanding[job.no] = active
             active.committed = job.seq
-            if not self.open or seat.retiring or seat.worker.id not in self._board.seats:
+            if not self.open or self.unwelcome(active) or seat.worker.id not in self._board.seats:
                 homeless.append(active)
                 continue
             timed = timeouts != _NO_TIMEOUTS
             # Of a quick one the worker need not announce the begin: not so where a timeout runs from it, or where a
             # death must tell for certain whether it began.
-            quick = active.task.quick and not timed and active.policy.on_lost == "retry"
+            quick = active.quick = active.task.quick and not timed and active.policy.on_lost == "retry"
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
@@ -295,6 +302,14 @@ class Dispatcher:
         if homeless:
             self._on_homeless(homeless)
 
+    def unwelcome(self, active: Active) -> bool:
+        """Whether its worker is to go and what it has not begun had better run elsewhere: on the new code.
+
+        One that is only replaced by its like ends what it was given; a second claim would help nobody.
+        """
+        seat = active.seat
+        return seat.dismissed or (seat.retiring and self._board.tasks.get(active.job.task) is not active.task)
+
     # -- what was handed over too early
 
     def _watch(self, seat: Seat) -> None:
@@ -304,7 +319,7 @@ class Dispatcher:
 
     def _look(self, seat: Seat) -> None:
         seat.watch = None
-        if seat.retiring or seat.stuck is not None:
+        if seat.stuck is not None:
             return  # all that waits has been called back already
         mark = seat.worker.running()
         runs = None if mark is None else seat.outstanding.get(mark[0])

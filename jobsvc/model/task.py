@@ -73,10 +73,14 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class CommandSpec(msgspec.Struct, frozen=True):
-    """What `executor="command"` runs: argv with `{name}` placeholders; no shell, no splitting."""
+    """What `executor="command"` runs: argv with `{name}` placeholders; no shell, no splitting.
+
+    `retry_codes`: exit codes worth another try; None = all that are not in `ok_codes`.
+    """
 
     argv: tuple[str, ...]
     ok_codes: tuple[int, ...] = (0,)
+    retry_codes: tuple[int, ...] | None = None
     text: bool = True
     cwd: str | None = None
     env: dict[str, str] = msgspec.field(default_factory=dict)

@@ -11,11 +11,12 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+from msgspec import UNSET
 from twisted.logger import Logger
 
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.errors import Exit, JobError
-from jobsvc.model.frames import Begin, Items, Log, Message, Result, Start
+from jobsvc.model.frames import Again, Begin, Items, Log, Message, Result, Start
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import NO_LIMITS, CommandSpec, TaskSpec
 from jobsvc.pool import tree
@@ -108,7 +109,8 @@ class CommandRun:
             argv = render_argv(spec.argv, self._arguments(spec.argv))
             self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = launcher.start(
                 argv, self._printed_out, self._printed_err, self._exited,
-                options=launch_options(limits), cwd=spec.cwd, env=spec.env,
+                mark=f"command-{self._start.no}-{self._start.epoch}",
+                options=("--subreaper", *launch_options(limits)), cwd=spec.cwd, env=spec.env,
             )  # fmt: skip
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))
@@ -195,7 +197,13 @@ class CommandRun:
                 )
             )
         else:
-            self._end(self._died(end))
+            self._end(self._died(end), again=self._again(end))
+
+    def _again(self, end: Exit) -> Again | None:
+        """What its exit code says about another try; a signal says nothing."""
+        assert self._spec is not None
+        codes = self._spec.retry_codes
+        return None if codes is None or end.code is UNSET or end.code in codes else Again("never")
 
     def _died(self, end: Exit) -> JobError:
         """Nobody asked it to end, and it did not end well."""
@@ -220,7 +228,7 @@ class CommandRun:
             return f"{name}: {tail}"
         return tail or f"{name} {exit_words(end)}"
 
-    def _end(self, error: JobError | None, body: bytes = b"") -> None:
+    def _end(self, error: JobError | None, body: bytes = b"", again: Again | None = None) -> None:
         start = self._start
         run_s = self._monotonic() - self._began
-        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body)])
+        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body, again)])

@@ -16,7 +16,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import PROTO, Credit, Hello, Log, Manifest, Message, Ping, Pong, Quit, Result
+from jobsvc.model.frames import (
+    PROTO,
+    Credit,
+    Hello,
+    Loading,
+    Log,
+    Manifest,
+    Message,
+    Ping,
+    Pong,
+    Quit,
+    Result,
+)
 from jobsvc.model.task import NO_LIMITS
 from jobsvc.pool import tree, usage
 from jobsvc.pool.channel import Channel
@@ -29,7 +41,7 @@ from jobsvc.pool.worker_limits import WorkerLimits, own_limits
 from jobsvc.ports import Death, WorkerKind
 
 START_S = 30.0
-"""From the start to the manifest: the task modules are imported meanwhile, and some import whole frameworks."""
+"""From the start to the first import, and for the import of each task module: some import whole frameworks."""
 QUIT_S = 5.0
 """From `Quit` to the kill: nothing that counts runs any more, but a given-up thread may hold the process."""
 SILENT_EXIT_S = 1.0
@@ -50,6 +62,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...]
     path: tuple[str, ...]
     slots: Mapping[str, int]
+
+    def less(self, without: frozenset[str]) -> Plan:
+        """The same without these modules."""
+        if not without:
+            return self
+        kept = tuple(module for module in self.modules if module not in without)
+        return msgspec.structs.replace(self, modules=kept)
 
     def argv(self) -> list[str]:
         """The command line of the worker's program."""
@@ -91,7 +110,7 @@ class Owner(Protocol):
         """It is gone, and everything it said has been told."""
 
 
-_OURS = frozenset((Hello, Manifest, Pong))
+_OURS = frozenset((Hello, Loading, Manifest, Pong))
 
 
 class WorkerProcess:
@@ -119,6 +138,9 @@ class WorkerProcess:
         self.kind: WorkerKind = plan.kind
         self.slots: Mapping[str, int] = plan.slots
         self.started_us = started_us
+        self.lacks: frozenset[str] = frozenset()
+        self.loading: str | None = None
+        """The module it imports now, or died in."""
         self._plan = plan
         self._launcher = launcher
         self._owner = owner
@@ -136,7 +158,7 @@ class WorkerProcess:
         self._printed = [
             Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")
         ]
-        self._pulse = Pulse(launcher.clock, monotonic, lambda n: self.send([Ping(n)]), self._stalled)
+        self._pulse = Pulse(launcher.clock, monotonic, self._feel, self._stalled)
 
     # -- life
 
@@ -156,7 +178,8 @@ class WorkerProcess:
                 out.feed,
                 err.feed,
                 self._ended,
-                options=("--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
+                mark=self.id,
+                options=(*self._subreaper(), "--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
                 descriptors=(theirs.fileno(), mark.fd),
             )
         except BaseException:
@@ -176,10 +199,15 @@ class WorkerProcess:
         self._child.watch(self._channel)
         self._arm(START_S, self._late)
 
+    def _subreaper(self) -> tuple[str, ...]:
+        """A cpu worker becomes the parent of what its attempts orphan, and clears it away between two of them. An io
+        worker would only gather zombies: it cannot tell whose they are.
+        """  # fmt: skip
+        return ("--subreaper",) if self.kind == "cpu" else ()
+
     def ready(self) -> None:
         """It serves from now on."""
-        if self.kind == "io":
-            self._pulse.start()
+        self._pulse.start()
 
     @property
     def pid(self) -> int | None:
@@ -196,7 +224,9 @@ class WorkerProcess:
 
     def _late(self) -> None:
         self._owner.broken(
-            f"it has not sent its manifest within {START_S:g} s: a task module hangs in its import"
+            f"it has not sent its manifest within {START_S:g} s of its start"
+            if self.loading is None
+            else f"module {self.loading} has not loaded within {START_S:g} s: its import hangs"
         )
 
     # -- what it says
@@ -223,9 +253,14 @@ class WorkerProcess:
         elif isinstance(message, Manifest):
             if not self._announced:
                 self._announced = True
+                self.loading = None
                 self._disarm()
                 self._limit(message)
                 self._owner.loaded(message)
+        elif isinstance(message, Loading):
+            if not self._announced and self._fate is None:
+                self.loading = message.module
+                self._arm(START_S, self._late)
         elif isinstance(message, Hello):
             if self._announced:
                 return True
@@ -336,8 +371,18 @@ class WorkerProcess:
 
     # -- its end
 
+    def _feel(self, n: int) -> None:
+        """A sign of life is wanted: an answer of the loop; of a cpu worker only that nobody has stopped it, since the
+        code it runs may rightly hold its interpreter for hours.
+        """  # fmt: skip
+        if self.kind == "io":
+            self.send([Ping(n)])
+        elif self._child is not None and not tree.stopped(self._child.pid):
+            self._pulse.heard()
+
     def _stalled(self) -> None:
-        self._log.error("{worker} does not answer: killed", worker=self.id, action="worker_stalled")
+        words = "does not answer" if self.kind == "io" else "was stopped by a signal"
+        self._log.error("{worker} {words}: killed", worker=self.id, words=words, action="worker_stalled")
         self.destroy("stalled")
 
     def _silent(self) -> None:
@@ -376,7 +421,7 @@ class WorkerProcess:
             running=attempt,
             action="worker_ended",
         )
-        blamed = attempt if self.kind == "cpu" or how == "stalled" else None
+        blamed = attempt if self.kind == "cpu" or how in ("stalled", "exit") else None
         began_us = mark[2] if mark is not None and blamed is not None else None
         self._owner.ended(Death(how, end, blamed, began_us, limit))
 

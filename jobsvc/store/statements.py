@@ -197,8 +197,13 @@ def insert_chunks(count: int) -> str:
     )
 
 
-PROGRESS: Final = "UPDATE jobs SET progress=?, seq=max(seq, ?), revision=max(revision, ?) WHERE no=?"
+PROGRESS: Final = (
+    "UPDATE jobs SET progress=?,seq=max(seq, ?),revision=max(revision, ?)"
+    f" WHERE no=? AND epoch=? AND owner=? AND {ACTIVE_WHEN}"
+)
 """The newest progress in the row, so that one read shows it; comes after its chunk has passed the fence."""
+REFUSED_ROW: Final = "SELECT id, epoch, owner, state FROM jobs WHERE no=?"
+"""What a fence saw that refused a write of this job."""
 NEXT_ITEM: Final = (
     "SELECT coalesce((SELECT n+count FROM chunks WHERE no=? AND stream=? AND n IS NOT NULL"
     " ORDER BY n DESC LIMIT 1), 1)"
@@ -248,6 +253,11 @@ WAKE: Final = (
     "UPDATE jobs SET state='queued',reason=NULL,due_at=NULL,seq=seq+1,revision=revision+1"
     f" WHERE {_NOS} AND state IN ({quoted(sources('queued', ('scheduled', 'retrying')))})"
 )
+SHIFT_RETRIES: Final = (
+    f"UPDATE jobs SET due_at=due_at+? WHERE {DUE_WHEN} AND state='retrying' AND reason='retry'"
+)
+"""A backoff is a number of seconds, though it is stored as a moment: it moves with the clock that was set. No event:
+nothing but the moment changes."""
 COUNT_TASKS: Final = (
     "SELECT json_group_object(task, n) FROM"
     f" (SELECT task, count(*) AS n FROM jobs WHERE {_NOS} GROUP BY task)"
