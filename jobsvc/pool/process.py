@@ -377,7 +377,7 @@ class WorkerProcess:
         """  # fmt: skip
         if self.kind == "io":
             self.send([Ping(n)])
-        elif self._child is not None and not tree.stopped(self._child.pid):
+        elif not any(map(tree.stopped, self.code_pids)):
             self._pulse.heard()
 
     def _stalled(self) -> None:

@@ -35,6 +35,11 @@ def usage_of(root: int) -> Usage:
     return Usage(pids, sum(rss_bytes(pid) or 0 for pid in pids), sum(map(_cpu_s, pids)))
 
 
+def weight_of(root: int) -> int:
+    """Resident memory of `root` and its descendants, in bytes."""
+    return usage_of(root).rss_bytes
+
+
 def family(root: int) -> list[int]:
     """`root` and its descendants, parents before children; zombies too."""
     pids = [root]
