@@ -7,7 +7,7 @@ import asyncio, ctypes, os, resource, signal, subprocess, sys, threading, time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from jobsvc import Context, command, task
+from jobsvc import Cancelled, Context, command, task
 
 def wait_for(gate):
     while not Path(gate).exists():
@@ -167,14 +167,23 @@ def stop_myself(ctx: Context) -> None:
     time.sleep(600)
 
 @task
-async def block_loop(ctx: Context, gate: str) -> None:
+async def deaf_loop(ctx: Context) -> None:
     """A coroutine that awaits and swallows every request to stop."""
     ctx.emit(os.getpid())
-    while not Path(gate).exists():
+    while True:
         try:
             await asyncio.sleep(600)
-        except BaseException:
+        except asyncio.CancelledError:
             continue
+
+@task
+def late_thread(ctx: Context, gate: str) -> None:
+    """Looks whether it should stop when the gate is open, not before."""
+    ctx.emit(os.getpid())
+    wait_for(gate)
+    while not ctx.cancelled:
+        time.sleep(0.005)
+    raise Cancelled
 
 deaf_command = command("deaf_command", [
     "sh", "-c", "trap '' TERM; setsid sh -c 'echo $$; exec sleep 600' & echo $$; while :; do sleep 0.1; done"

@@ -134,14 +134,18 @@ class FakeWorker:
     """A fake worker in a real process, with its record."""
 
     def __init__(
-        self, kind: HostKind = "cpu", module: str = "m", stall: Callable[[], float] = time.monotonic
+        self,
+        kind: HostKind = "cpu",
+        module: str = "m",
+        stall: Callable[[], float] = time.monotonic,
+        sweep: Sweep = nothing_left,
     ) -> None:
         self.record = RecordingOwner()
         plan = FakePlan(kind=kind, boot=BOOT, modules=(module,), path=(), slots={})
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(),
+            launcher=launcher(sweep),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),
