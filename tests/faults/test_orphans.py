@@ -177,6 +177,7 @@ def test_helper_of_a_library_stays(daemon: Daemon) -> None:
     assert alive(helper)
     os.kill(daemon.workers("cpu")[0]["pid"], signal.SIGKILL)
     wait_dead(daemon, helper)
+    assert daemon.succeeded(daemon.submit("add", 1)["id"]) == 2, "another worker is there"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

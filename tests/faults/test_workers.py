@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,41 +53,51 @@ def cpu_pids(daemon: Daemon) -> set[int]:
     return {row["pid"] for row in daemon.workers("cpu") if row["pid"] and row["state"] == "ready"}
 
 
+def next_attempt(daemon: Daemon, job: str, after: int) -> tuple[int, int]:
+    """(epoch, pid) of the first attempt behind that epoch that has begun; a dying worker may hand a job back."""
+    with closing(daemon.lines(f"/v1/jobs/{job}/streams/out", params={"epoch": "all"})) as items:
+        for item in items:
+            if item["epoch"] > after and not item.get("restart"):
+                return item["epoch"], item["data"]
+    pytest.fail(f"no attempt after {after}: {daemon.job(job)}")
+
+
 # -- deaths -------------------------------------------------------------------------------------------------------
 
 
 def test_a_hundred_kills_cost_a_hundred_attempts(daemon: Daemon) -> None:
-    """F11: cpu workers killed by SIGKILL 100 times while jobs run: each kill is one attempt `lost` with the signal's
-    mark on the worker that had it, the job runs on, and the pool is as large as before, with all its slots.
+    """F11: cpu workers killed by SIGKILL 100 times while jobs run: each kill is one attempt `lost` of the job
+    that ran there, the job runs on, and the pool is as large as before, with all its slots.
     """  # fmt: skip
     chance = random.Random(SEED)
-    losses: dict[str, int] = {}
-    held = {daemon.submit("held", "kills")["id"]: 1 for _ in range(CPU_WORKERS)}
+    losses: Counter[str] = Counter()
+    held = {daemon.submit("held", "kills")["id"]: 0 for _ in range(CPU_WORKERS)}  # job: its last killed epoch
     for _ in range(KILLS // KILLED_AT_ONCE):
         victims = chance.sample(sorted(held), KILLED_AT_ONCE)
-        pids = [daemon.first_item(job, epoch=held[job]) for job in victims]
-        for job, pid in zip(victims, pids, strict=True):
+        running_now = [next_attempt(daemon, job, held[job]) for job in victims]
+        for job, (epoch, pid) in zip(victims, running_now, strict=True):
             os.kill(pid, signal.SIGKILL)
-            losses[job] = losses.get(job, 0) + 1
-            held[job] += 1
+            losses[job] += 1
+            held[job] = epoch
         for job in victims:
             if losses[job] == 2:  # the third loss would end it: another job takes its place
-                daemon.first_item(job, epoch=held[job])
+                next_attempt(daemon, job, held[job])
                 assert daemon.post(f"/v1/jobs/{job}/cancel", json={"mode": "now"}).status_code == 202
                 assert daemon.done(job)["state"] == "cancelled"
                 del held[job]
-                held[daemon.submit("held", "kills")["id"]] = 1
+                held[daemon.submit("held", "kills")["id"]] = 0
     daemon.open_gate("kills")
     for job, epoch in held.items():
-        assert daemon.succeeded(job) == epoch
-    assert sum(losses.values()) == KILLS
+        assert daemon.succeeded(job) > epoch
+    assert losses.total() == KILLS
     for job, lost in losses.items():
-        rows = daemon.attempts(job)
-        assert [row["state"] for row in rows[:lost]] == ["lost"] * lost
-        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
-        assert [row["attempt"] for row in rows] == [1] * len(rows), "a loss counts for nothing"
-        assert len({row["worker"] for row in rows}) == len(rows)
-        assert len(rows) == lost + 1
+        *rows, last = daemon.attempts(job)
+        assert [row["state"] for row in rows] == ["lost"] * lost
+        assert last["state"] == ("succeeded" if job in held else "cancelled")
+        epochs = [row["epoch"] for row in (*rows, last)]
+        assert epochs == sorted(set(epochs))
+        assert {row["attempt"] for row in (*rows, last)} == {1}, "a loss counts for nothing"
+        assert len({row["worker"] for row in (*rows, last)}) == lost + 1
     daemon.wait_for("all workers", lambda: len(cpu_pids(daemon)) == CPU_WORKERS, 30)
     jobs = [daemon.submit("held", "slots")["id"] for _ in range(CPU_WORKERS)]
     pids_now = {daemon.first_item(job) for job in jobs}
