@@ -33,7 +33,7 @@ from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
-from jobsvc.model.task import TaskSpec
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
 
@@ -43,6 +43,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     args_max_bytes: int = ARGS_MAX_BYTES
     keep_s: float = KEEP_S
+    limits: Limits = NO_LIMITS
 
 
 class Engine:
@@ -154,6 +155,7 @@ class Engine:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
         self._dispatcher.close()
+        self._stops.close()
         self._writes.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()
