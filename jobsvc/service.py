@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.supervision import Pool, PoolConfig
@@ -348,6 +349,7 @@ class Daemon(Service):
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()
+        crash("CP15")
         self._hurry = Deferred()
         idle = Deferred.fromCoroutine(self.engine.idle())
         self._hurry.addCallback(lambda _: idle.cancel())

@@ -17,6 +17,7 @@ from jobsvc.engine.board import Active, Board
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.verdict import Verdict, attempt_record, located
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL
@@ -82,12 +83,14 @@ class Endings:
     # -- outcomes
 
     def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
+        crash("CP8")
         answer = self._store.settle([write for _, write in ends])
         answer.addCallbacks(
             self._settled, self._again, callbackArgs=(ends,), errbackArgs=(self._settle, ends)
         )
 
     def _settled(self, accepted: Sequence[bool], ends: list[tuple[Active, Settled]]) -> None:
+        crash("CP10")
         jobs: list[Job] = []
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job

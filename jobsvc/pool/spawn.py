@@ -20,6 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 import jobsvc
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import Exit
 from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet, IPoolReactor
@@ -196,6 +197,7 @@ class Launcher:
                 env=self.env | dict(env or {}),
                 childFDs=dict(enumerate((*theirs, *descriptors))),
             )
+            crash("CP6")
         except BaseException:
             for inlet in inlets:
                 inlet.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.ports import Durability
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
@@ -151,6 +152,7 @@ def _migrate(db: sqlite3.Connection, number: int, statements: tuple[str, ...]) -
             db.execute(statement)
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         db.execute(f"PRAGMA user_version={number}")
+        crash("CP14")
         db.execute("COMMIT")
     except sqlite3.Error:
         rollback(db)
@@ -173,6 +175,7 @@ def open_reader(path: str, make: Connect = connect) -> sqlite3.Connection:
 def close_writer(db: sqlite3.Connection) -> None:
     """Bring everything into the main file and close."""
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    crash("CP16")
     db.close()
 
 
