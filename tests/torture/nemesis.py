@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 from typing import Final
 
 from tests.torture.plan import DeedKind, DeedSpec
@@ -46,9 +46,9 @@ class Nemesis:
         """All deeds; returns when the daemon is ready after the last one, or does not become ready any more."""
         for spec in self._plan:
             self._nobody.wait(spec.after_s)
-            at = monotonic_ns()
+            at, wall = monotonic_ns(), time_ns() // 1000
             hit, detail = self._do[spec.kind](spec)
-            self.deeds.append(Deed(spec.kind, at, monotonic_ns(), hit, detail))
+            self.deeds.append(Deed(spec.kind, at, monotonic_ns(), hit, wall, detail))
             if self._sut.life.ready is None or self._sut.life.ended is not None:
                 self.trouble.append(
                     f"after {spec.kind} the daemon was not ready again: {self._sut.log_tail()}"

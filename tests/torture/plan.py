@@ -26,8 +26,8 @@ PAUSE_S: Final = (0.2, 1.6)
 """From ready to the next deed."""
 MEAN_DEED_S: Final = 2.2
 """About what one deed takes, with pause and restart: only to spread the submits over the run."""
-SLOW_S: Final = (0.2, 1.5)
-CANCELLED_S: Final = 4.0
+SLOW_S: Final = (0.1, 0.8)
+CANCELLED_S: Final = 2.5
 OVERDUE_S: Final = 2.0
 """Longer than its timeout (0.3 s) and the grace that a process is given (1 s)."""
 
@@ -97,7 +97,7 @@ def _job(random: Random, mark: str, n: int) -> JobSpec:  # noqa: PLR0911 - one r
     seconds = round(random.uniform(*SLOW_S), 2)
     kind = random.choices(
         ("quick", "slow", "flaky", "failing", "once", "cancelled", "overdue", "program", "leaver"),
-        (50, 18, 8, 4, 5, 8, 2, 4, 1),
+        (53, 17, 8, 4, 5, 6, 2, 4, 1),
     )[0]
     executor = random.choice(("on_process", "on_thread", "on_loop"))
     if kind == "slow":

@@ -81,6 +81,7 @@ class Life(msgspec.Struct):
 
     name: str
     launched: int
+    launched_wall: int = 0
     ready: int | None = None
     ended: int | None = None
     how: Literal["", "killed", "crashed", "terminated", "failed"] = ""
@@ -103,6 +104,8 @@ class Deed(msgspec.Struct):
     at: int
     until: int
     hit: bool
+    wall: int = 0
+    """When it was done, in microseconds of the wall clock."""
     detail: str = ""
 
 

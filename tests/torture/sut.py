@@ -127,7 +127,7 @@ class Sut:
 
     def start(self, wish: str = "") -> bool:
         """A new life. True once it is ready; False when it has died before, as one with a `wish` may."""
-        life = Life(f"{self.run}.{len(self.lives)}.", monotonic_ns(), point=wish.partition(":")[0])
+        life = Life(f"{self.run}.{len(self.lives)}.", monotonic_ns(), _wall(), point=wish.partition(":")[0])
         self.lives.append(life)
         self._process = self.popen(life.name, wish)
         give_up_at = monotonic() + START_S
@@ -139,7 +139,7 @@ class Sut:
                 self.kill()
                 life.how = "failed"
                 return False
-        life.ready, life.ready_wall = monotonic_ns(), time_ns() // 1000
+        life.ready, life.ready_wall = monotonic_ns(), _wall()
         self.descriptors_ready = descriptors_of(self.pid)
         self._publish(found)
         return True
@@ -168,7 +168,7 @@ class Sut:
 
     def terminate(self) -> None:
         """SIGTERM; does not wait."""
-        self.life.asked, self.life.asked_wall = monotonic_ns(), time_ns() // 1000
+        self.life.asked, self.life.asked_wall = monotonic_ns(), _wall()
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
@@ -243,3 +243,7 @@ class Sut:
                 life.orphans = [f"{p.pid}: {p.command}" for p in left]
                 return
             nobody.wait(ORPHANS_LOOK_S)
+
+
+def _wall() -> int:
+    return time_ns() // 1000

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cache
 from typing import Any, cast
 
+from jobsvc.model.limits import LOSSES_MAX
 from jobsvc.model.states import STATES, State, allowed
 from tests.torture.checks.finding import Finding
 from tests.torture.evidence import FINAL, Evidence, Row
@@ -29,12 +30,27 @@ def single_result(evidence: Evidence) -> Finding:
             continue
         found.count(row.state)
         spec = evidence.specs.get(row.mark)
-        if spec is not None and (wrong := _wrong(row, spec)):
+        if _given_up(evidence, row):
+            found.count("given_up_after_three_losses")
+        elif spec is not None and (wrong := _wrong(row, spec)):
             found.breaks(job=row.id, mark=row.mark, what=wrong, state=row.state, error=row.error_kind)
         for op in evidence.ops_of.get(row.id, ()):
             if wrong := _changed(op, row):
                 found.breaks(job=row.id, what=wrong, client=op.client, at=op.ended)
     return found
+
+
+def _given_up(evidence: Evidence, row: Row) -> bool:
+    """Whether it failed because its workers were killed three times while a daemon lived, as the promise says."""
+    if row.error_kind != "lost" or row.on_lost == "fail":
+        return False
+    losses = 1  # the last
+    for attempt in evidence.attempts.get(row.id, ()):
+        if attempt.state == "lost" and attempt.finished is not None:
+            # What a daemon's death has cost is written down by the next one while it starts: that does not count.
+            at = attempt.finished
+            losses += not any(life.launched_wall <= at <= life.ready_wall for life in evidence.lives)
+    return losses >= LOSSES_MAX
 
 
 def _wrong(row: Row, spec: JobSpec) -> str:
