@@ -191,6 +191,9 @@ class Store(Protocol):
     def wake(self, now: int, limit: int) -> Deferred[Mapping[str, int]]:
         """Due scheduled and retrying jobs → queued; how many of each task."""
 
+    def shift_retries(self, by_us: int) -> Deferred[int]:
+        """The wall clock was set: retries keep the seconds they still had to wait; how many were moved."""
+
     def expire(self, now: int, limit: int) -> Deferred[list[Job]]:
         """Waiting jobs whose `expires_at` has passed → expired, with the error of kind `expired`; the rows."""
 

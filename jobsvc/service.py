@@ -1,8 +1,8 @@
 """F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, step by step.
 
-Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
-ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
-workers end → streams get their last event, listeners close → store checkpoint → lock released.
+Start: data directory and lock → listeners (not ready yet) → guard and its sweep → store open → recovery → workers and
+their manifests → ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs,
+queue it again → workers end → streams get their last event, listeners close → store checkpoint → lock released.
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ class Daemon(Service):
         self._started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
+        await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
         await self.pool.start()
@@ -275,6 +276,7 @@ class Daemon(Service):
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
             ("workers", bool(up), f"{up} of {len(workers)} ready"),
+            ("disk", not self.engine.disk_full, "full" if self.engine.disk_full else "has space"),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
 

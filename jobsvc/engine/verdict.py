@@ -19,6 +19,11 @@ from jobsvc.ports import Death
 RETRYABLE = frozenset(("task_error", "timeout", "crashed", "stalled", "unavailable", "lost"))
 """Kinds worth another try: the others would end the same way."""
 
+_STALLS = {
+    "loop": "the attempt held up the worker's loop until it was killed",
+    "process": "the attempt's process was stopped by a signal and not continued, until it was killed",
+}
+
 
 class Verdict(msgspec.Struct, gc=False):
     """Where the job goes. `counted`: the attempt counts against the policy. `record`: it is worth a row of its own
@@ -126,7 +131,7 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
     if death.how == "stalled" and (death.running == active.key):
         return failed(
             active,
-            JobError("stalled", message="the attempt held up the worker's loop until it was killed"),
+            JobError("stalled", message=_STALLS.get(active.job.executor, _STALLS["loop"])),
             uniform,
         )
     if death.how == "stalled" and death.running is None and _suspect(active, now_us):
@@ -166,6 +171,11 @@ def lost(active: Active) -> Verdict:
         return Verdict("failed", error=JobError("lost", message=text), lost=True)
     words = "the worker was lost; the job is queued again and the attempt does not count"
     return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
+
+
+def unkept(active: Active) -> Verdict:
+    """It came to its end, but its result could not be kept: runs again, unless it must not run twice."""
+    return _again(active, "lost", "its result could not be kept while the disk was full")
 
 
 def located(error: JobError, job: Job) -> bytes:

@@ -23,6 +23,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "back": ("Attempts after which the job went back to waiting, by reason.", ("task", "reason")),
     "refused": ("Late or unknown reports of workers that changed nothing.", ("what",)),
     "dropped": ("Times the oldest items or log lines of a job were dropped by its quota.", ("what",)),
+    "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -100,7 +100,14 @@ class CommandRun:
         try:
             argv = render_argv(spec.argv, self._arguments(spec.argv))
             self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = self._launcher.start(
-                argv, self._printed_out, self._printed_err, self._exited, cwd=spec.cwd, env=spec.env
+                argv,
+                self._printed_out,
+                self._printed_err,
+                self._exited,
+                mark=f"command-{self._start.no}-{self._start.epoch}",
+                options=("--subreaper",),
+                cwd=spec.cwd,
+                env=spec.env,
             )
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))

@@ -131,7 +131,7 @@ class WorkerProcess:
         self._printed = [
             Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")
         ]
-        self._pulse = Pulse(launcher.clock, monotonic, lambda n: self.send([Ping(n)]), self._stalled)
+        self._pulse = Pulse(launcher.clock, monotonic, self._feel, self._stalled)
 
     # -- life
 
@@ -151,7 +151,8 @@ class WorkerProcess:
                 out.feed,
                 err.feed,
                 self._ended,
-                options=("--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
+                mark=self.id,
+                options=(*self._subreaper(), "--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
                 descriptors=(theirs.fileno(), mark.fd),
             )
         except BaseException:
@@ -171,10 +172,15 @@ class WorkerProcess:
         self._child.watch(self._channel)
         self._arm(START_S, self._late)
 
+    def _subreaper(self) -> tuple[str, ...]:
+        """A cpu worker becomes the parent of what its attempts orphan, and clears it away between two of them. An io
+        worker would only gather zombies: it cannot tell whose they are.
+        """  # fmt: skip
+        return ("--subreaper",) if self.kind == "cpu" else ()
+
     def ready(self) -> None:
         """It serves from now on."""
-        if self.kind == "io":
-            self._pulse.start()
+        self._pulse.start()
 
     @property
     def pid(self) -> int | None:
@@ -301,8 +307,18 @@ class WorkerProcess:
 
     # -- its end
 
+    def _feel(self, n: int) -> None:
+        """A sign of life is wanted: an answer of the loop; of a cpu worker only that nobody has stopped it, since the
+        code it runs may rightly hold its interpreter for hours.
+        """  # fmt: skip
+        if self.kind == "io":
+            self.send([Ping(n)])
+        elif self._child is not None and not tree.stopped(self._child.pid):
+            self._pulse.heard()
+
     def _stalled(self) -> None:
-        self._log.error("{worker} does not answer: killed", worker=self.id, action="worker_stalled")
+        words = "does not answer" if self.kind == "io" else "was stopped by a signal"
+        self._log.error("{worker} {words}: killed", worker=self.id, words=words, action="worker_stalled")
         self.destroy("stalled")
 
     def _silent(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import UNSET
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
@@ -36,7 +37,14 @@ SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
 SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
 """What user code must not inherit: our token, and the service manager's ways to us."""
 BOOT_VARIABLE = "JOBSVC_BOOT"
-"""Marks every process of this start of the daemon, however far from it."""
+NODE_VARIABLE = "JOBSVC_NODE"
+WORKER_VARIABLE = "JOBSVC_WORKER"
+"""Marks of every process, however far from us: which start of the daemon, on which data directory, which worker or
+command it comes from. The guard finds by them what has left its tree."""
+MARK_VARIABLES = (BOOT_VARIABLE, NODE_VARIABLE, WORKER_VARIABLE)
+
+Sweep = Callable[[str], Deferred[None]]
+"""Ends all that carries the mark of one worker or command; fires when nothing of it runs any more."""
 
 
 def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
@@ -44,7 +52,7 @@ def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS
+        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS and name not in MARK_VARIABLES
     }
     return {**kept, BOOT_VARIABLE: boot}
 
@@ -78,14 +86,19 @@ class Child(ProcessProtocol):
     """One process from its start to its last byte.
 
     Args:
-        on_ended: called once: it is reaped, and every inlet has ended.
+        on_ended: called once: it is reaped, what it left behind is gone, and every inlet has ended.
+        sweep: ends what it left behind.
     """
 
-    def __init__(self, clock: IReactorTime, on_ended: Callable[[Exit], None]) -> None:
+    def __init__(
+        self, clock: IReactorTime, on_ended: Callable[[Exit], None], sweep: Callable[[], Deferred[None]]
+    ) -> None:
         self.pid = 0
         self.exit: Exit | None = None
         self._clock = clock
         self._on_ended = on_ended
+        self._sweep = sweep
+        self._swept = False
         self._inlets: list[Inlet] = []
         self._timer: IDelayedCall | None = None
         self._told = False
@@ -111,16 +124,20 @@ class Child(ProcessProtocol):
         for inlet in self._inlets:
             inlet.resume()  # what is left is bounded by the pipe, so no one need wait for credit
         self._timer = self._clock.callLater(EXIT_DRAIN_S, self._cut)
-        self.inlet_ended()
+        self._sweep().addCallback(self._is_swept)
 
     def inlet_ended(self) -> None:
         """One of the inlets has come to its end."""
-        if self.exit is None or self._told or any(inlet.open for inlet in self._inlets):
+        if self.exit is None or self._told or not self._swept or any(inlet.open for inlet in self._inlets):
             return
         self._told = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._on_ended(self.exit)
+
+    def _is_swept(self, _: None) -> None:
+        self._swept = True
+        self.inlet_ended()
 
     def _cut(self) -> None:
         for inlet in self._inlets:
@@ -135,13 +152,22 @@ class Launcher:
     Args:
         cwd: where they start, and what relative folders are relative to.
         env: what they inherit: see `child_environment`.
+        sweep: ends what one of them left behind.
     """
 
-    def __init__(self, reactor: IPoolReactor, clock: IReactorTime, cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, reactor: IPoolReactor, clock: IReactorTime, cwd: Path, env: Mapping[str, str], sweep: Sweep
+    ) -> None:
         self.reactor = reactor
         self.clock = clock
         self.cwd = cwd
         self.env = dict(env)
+        self._marks = {BOOT_VARIABLE: self.env.pop(BOOT_VARIABLE)}
+        self._sweep = sweep
+
+    def mark_node(self, node: str) -> None:
+        """What is started from now on also carries the mark of this data directory."""
+        self._marks[NODE_VARIABLE] = node
 
     def start(
         self,
@@ -150,6 +176,7 @@ class Launcher:
         on_err: Callable[[bytes], None],
         on_ended: Callable[[Exit], None],
         *,
+        mark: str,
         options: Sequence[str] = (),
         descriptors: Sequence[int] = (),
         cwd: str | None = None,
@@ -158,6 +185,7 @@ class Launcher:
         """Start `argv`: the process and the inlets of its stdout and stderr. It reads /dev/null.
 
         Args:
+            mark: its own among all that this daemon starts; one word.
             options: of launch.py.
             descriptors: ours; the child has them as 3, 4, …
             cwd: relative to the launcher's.
@@ -180,7 +208,7 @@ class Launcher:
             "--",
             *argv,
         ]
-        child = Child(self.clock, on_ended)
+        child = Child(self.clock, on_ended, lambda: self._sweep(mark))
         theirs = [os.open(os.devnull, os.O_RDONLY)]
         inlets: list[Inlet] = []
         try:
@@ -194,7 +222,7 @@ class Launcher:
                 child,
                 words[0],
                 words,
-                env=self.env | dict(env or {}),
+                env=self.env | dict(env or {}) | self._marks | {WORKER_VARIABLE: mark},
                 childFDs=dict(enumerate((*theirs, *descriptors))),
             )
             crash("CP6")

@@ -23,6 +23,7 @@ from jobsvc.pool.backoff import Backoff
 from jobsvc.pool.command import CommandWorker
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.generation import Generation, ModuleLoadError, differences
+from jobsvc.pool.guard import Guard
 from jobsvc.pool.process import HostKind, Owner, Plan, WorkerProcess
 from jobsvc.pool.slot import Core, Slot
 from jobsvc.pool.spawn import Launcher, child_environment
@@ -114,7 +115,9 @@ class Pool:
         self._monotonic = monotonic
         self._now_us = now_us
         self._uniform = uniform
-        self._launcher = Launcher(reactor, clock, config.cwd, child_environment(environ, boot))
+        self._guard = Guard(reactor, clock, monotonic, boot, uniform)
+        environ = child_environment(environ, boot)
+        self._launcher = Launcher(reactor, clock, config.cwd, environ, self._guard.sweep)
         self._command = CommandWorker(
             worker_id=f"command@{boot[:BOOT_CHARS]}",
             slots=config.command_slots,
@@ -136,6 +139,18 @@ class Pool:
         self._stopping = False
 
     # -- life
+
+    def secure(self, node: str) -> Deferred[None]:
+        """Start the guard, and end what earlier starts on this data directory have left running. Comes first.
+
+        Args:
+            node: identity of the data directory, one word; marks all that is started from now on.
+
+        Raises:
+            GuardSilent: the guard does not answer, so nobody knows.
+        """
+        self._launcher.mark_node(node)
+        return self._guard.clear(node)
 
     def start(self) -> Deferred[None]:
         """Start all workers; fires when each has loaded the task modules and the engine has been told of all.
@@ -171,6 +186,7 @@ class Pool:
         while self._slots:
             await self._gone.wait()
         await self._background.drained()
+        await self._guard.stop()
 
     def reload(self) -> Deferred[ReloadReport]:
         """New code without losing a job: start new workers beside the old ones, change over when all have loaded.

@@ -59,6 +59,11 @@ def wake(session: Session, now: int, limit: int) -> Mapping[str, int]:
     return _decode_counts(session.value(sql.COUNT_TASKS, nos))
 
 
+def shift_retries(session: Session, by_us: int) -> int:
+    """Retries become due earlier or later by so much; how many were moved."""
+    return session.db.execute(sql.SHIFT_RETRIES, (by_us,)).rowcount
+
+
 def expire(session: Session, reads: Reads, now: int, limit: int) -> list[Job]:
     """Waiting jobs that nobody wants any more → expired; the rows."""
     found = session.value(sql.EXPIRED, now, limit)

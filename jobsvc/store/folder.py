@@ -74,6 +74,11 @@ class DataFolder:
         os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
         self._lock = lock
 
+    def identity(self) -> str:
+        """One word that names this very directory on this machine, however it is reached. Once it is taken."""
+        info = self.path.stat()
+        return f"{info.st_dev:x}-{info.st_ino:x}"
+
     def token(self) -> str:
         """The admin token; the first start makes it. Raises `FolderRefused` when the file is no token."""
         file = self.path / TOKEN_FILE

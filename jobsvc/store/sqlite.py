@@ -126,6 +126,7 @@ class SqliteStore:
         session, reads = self._session, self.reads
         singles: dict[str, Callable[..., Any]] = {
             "wake": partial(changes.wake, session),
+            "shift_retries": partial(changes.shift_retries, session),
             "expire": partial(changes.expire, session, reads),
             "delete": partial(changes.delete, session),
             "purge": partial(changes.purge, session),
@@ -168,6 +169,10 @@ class SqliteStore:
     def wake(self, now: int, limit: int) -> Mapping[str, int]:
         """Due jobs → queued."""
         return cast("Mapping[str, int]", self._one("wake", now, limit))
+
+    def shift_retries(self, by_us: int) -> int:
+        """Move what waits for its next try."""
+        return cast("int", self._one("shift_retries", by_us))
 
     def expire(self, now: int, limit: int) -> list[Job]:
         """Overdue waiting jobs → expired."""

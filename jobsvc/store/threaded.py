@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from jobsvc.model.errors import JobsvcError
 from jobsvc.ports import Durability
 from jobsvc.runtime.threads import NamedPool
-from jobsvc.store.connection import open_reader
+from jobsvc.store.connection import disk_full, open_reader
 from jobsvc.store.face import StoreFace
 from jobsvc.store.reads import Reads
 from jobsvc.store.sqlite import MERGED, Call, SqliteStore
@@ -34,6 +34,8 @@ READS_WAITING_MAX: Final = 10_000
 """More than all connections the daemon accepts can ask for at once."""
 
 T = TypeVar("T")
+_Asked = tuple[Call, Deferred[Any], int]
+"""A call, who waits for its answer, and how many groups were known then to have found the disk full."""
 _Answer = tuple[Deferred[Any], Any]
 
 
@@ -61,7 +63,9 @@ class ThreadedStore(StoreFace):
         self.durability = durability
         self._reactor = reactor
         self._on_fatal = on_fatal
-        self._inbox: SimpleQueue[tuple[Call, Deferred[Any]] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._full_groups = 0  # groups that found the disk full; the writer counts
+        self._known_groups = 0  # …and how many of them the reactor has been told of
         self._submits_waiting = 0
         self._broken: Failure | None = None
         self._ended: Deferred[None] = Deferred()
@@ -99,7 +103,7 @@ class ThreadedStore(StoreFace):
                 )
             self._submits_waiting += len(args[0])
         answer: Deferred[Any] = Deferred()
-        self._inbox.put((Call(kind, args), answer))
+        self._inbox.put((Call(kind, args), answer, self._known_groups))
         return answer
 
     def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
@@ -132,7 +136,7 @@ class ThreadedStore(StoreFace):
         else:
             self._reactor.callFromThread(self._ended.callback, None)
 
-    def _gather(self) -> list[tuple[Call, Deferred[Any]]] | None:
+    def _gather(self) -> list[_Asked] | None:
         """Wait for the first call, then take all that wait with it; None when the store is closed."""
         first = self._inbox.get()
         if first is None:
@@ -151,25 +155,38 @@ class ThreadedStore(StoreFace):
             rows += _rows(waiting[0])
         return group
 
-    def _run(self, group: list[tuple[Call, Deferred[Any]]]) -> None:
-        submitted = sum(len(call.args[0]) for call, _ in group if call.kind == "submit")
+    def _run(self, group: list[_Asked]) -> None:
+        submitted = sum(len(call.args[0]) for call, _, _ in group if call.kind == "submit")
         fatal: Failure | None = None
         try:
             if self._broken is not None:
                 self._broken.raiseException()
-            answers = self._store.group([call for call, _ in group])
+            answers = self._written(group)
         except JobsvcError as refusal:
             answers = [Failure(refusal) for _ in group]
         except Exception as error:  # noqa: BLE001 - every caller is told, and the daemon
             if self._broken is None:
                 self._broken = fatal = Failure()
             answers = [Failure(error) for _ in group]
-        delivered = [(deferred, answer) for (_, deferred), answer in zip(group, answers, strict=True)]
-        self._reactor.callFromThread(self._deliver, delivered, submitted, fatal)
+        delivered = [(deferred, answer) for (_, deferred, _), answer in zip(group, answers, strict=True)]
+        self._reactor.callFromThread(self._deliver, delivered, submitted, fatal, self._full_groups)
+
+    def _written(self, group: list[_Asked]) -> list[Any]:
+        if group[0][2] != self._full_groups:
+            # Asked for in ignorance of a full disk: what was to come before it is not stored, so neither is this.
+            raise disk_full()
+        try:
+            return self._store.group([call for call, _, _ in group])
+        except JobsvcError:
+            self._full_groups += 1
+            raise
 
     # -- back on the reactor
-    def _deliver(self, answers: list[_Answer], submitted: int, fatal: Failure | None) -> None:
+    def _deliver(
+        self, answers: list[_Answer], submitted: int, fatal: Failure | None, full_groups: int
+    ) -> None:
         self._submits_waiting -= submitted
+        self._known_groups = full_groups
         for deferred, answer in answers:
             if isinstance(answer, Failure):
                 deferred.errback(answer)

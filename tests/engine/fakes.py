@@ -270,6 +270,9 @@ class Rig:
     def __init__(self, store: StoreFace | None = None, config: EngineConfig | None = None) -> None:
         self.clock = Clock()
         self.store = InlineStore() if store is None else store
+        self.stepped_s = (
+            0.0  # how far somebody has set the wall clock; the engine's own clock goes on as it was
+        )
         self.worn: list[Worker] = []
         self.workers: list[FakeWorker] = []
         result_of(self.store.open())
@@ -286,7 +289,7 @@ class Rig:
         result_of(Deferred.fromCoroutine(self.engine.start()))
 
     def now_us(self) -> int:
-        return START_US + round(self.clock.seconds() * 1_000_000)
+        return START_US + round((self.clock.seconds() + self.stepped_s) * 1_000_000)
 
     def close(self) -> None:
         """Stop the engine: after that its clock must be empty."""
@@ -370,6 +373,16 @@ class Rig:
             and not any(board.running.values())
             and not board.active
         )
+
+
+Slow = tuple[Rig, PumpedStore]
+
+
+def at_once(slow: Slow) -> tuple[Rig, PumpedStore]:
+    """The store answers at once until the test says `held`."""
+    rig, store = slow
+    store.held = False
+    return rig, store
 
 
 class Event(msgspec.Struct):

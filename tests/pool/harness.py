@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from jobsvc.model.frames import Items, Log, Manifest, Message, Start
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.process import HostKind, Plan, WorkerProcess
-from jobsvc.pool.spawn import PACKAGE_DIR, Launcher, child_environment
+from jobsvc.pool.spawn import PACKAGE_DIR, Launcher, Sweep, child_environment
 from jobsvc.ports import Death
 from jobsvc.runtime.waiting import Waiters
 
@@ -33,9 +33,14 @@ def reactor() -> IPoolReactor:
     return cast("IPoolReactor", installed)
 
 
-def launcher() -> Launcher:
+def nothing_left(mark: str) -> Deferred[None]:
+    """In the place of the guard."""
+    return succeed(None)
+
+
+def launcher(sweep: Sweep = nothing_left) -> Launcher:
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_DIR), "JOBSVC_TOKEN": "secret"}
-    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT))
+    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), sweep)
 
 
 def start(task: str, no: int = 1, body: bytes = b"{}", executor: str = "process") -> Start:
