@@ -29,7 +29,8 @@ def drains(evidence: Evidence) -> Finding:
     found = Finding("C11", "a stop by SIGTERM costs no attempt")
     windows: list[tuple[int, int]] = []
     killed = [deed for deed in evidence.deeds if deed.kind == "kill_worker"]
-    for life, following in zip(evidence.lives, [*evidence.lives[1:], None], strict=True):
+    followers: list[Life | None] = [*evidence.lives[1:], None]
+    for life, following in zip(evidence.lives, followers, strict=False):
         if life.how != "terminated" or life.asked is None or life.ended is None:
             continue
         found.count("stops")
