@@ -56,6 +56,8 @@ def play(file: str, jobs: int) -> Iterator[Played]:
             result=result(job, word), error=None, losses=0,
         )  # fmt: skip
 
+    record = Attempt(epoch=1, attempt=1, state="lost", began_at=NOW, finished_at=NOW, worker=None, error=None)
+
     def claimed(owner: str, count: int) -> list[Job]:
         (found,) = store.claim([Claim(owner, "process", {"late": count}, count, NOW)])
         return found
@@ -73,7 +75,7 @@ def play(file: str, jobs: int) -> Iterator[Played]:
             Step(
                 no=job.no, epoch=1, owner="cpu-1", to="queued", reason="lost", at=NOW, due_at=None, attempt=0,
                 losses=1, seq=job.seq + 1, revision=job.revision + 1,
-                record=Attempt(1, 1, "lost", NOW, NOW, None, None),
+                record=record,
             )
             for job in first
         ]  # fmt: skip
@@ -125,8 +127,8 @@ def evidence(folder: Path, source: Path, jobs: int) -> Evidence:
         made.specs[played.mark] = JobSpec(played.mark, "late", {}, value=1)
         row = Row(
             id=played.id, mark=played.mark, task="late", executor="process", state=played.state, reason=None,
-            revision=5, epoch=played.epoch, attempt=1, max_attempts=1, on_lost="retry", created=NOW, finished=NOW + 3 * SECOND_US,
-            result=played.result, error_kind=None, digest=b"",
+            revision=5, epoch=played.epoch, attempt=1, max_attempts=1, on_lost="retry", created=NOW,
+            finished=NOW + 3 * SECOND_US, result=played.result, error_kind=None, digest=b"",
         )  # fmt: skip
         made.rows.append(row)
         made.again.append(row)
