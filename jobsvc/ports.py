@@ -127,6 +127,14 @@ class Recovered(msgspec.Struct):
     queued: int = 0
     failed: int = 0
     cancelled: int = 0
+    unclean: bool = False
+    """Whether the last daemon on this database ended without closing it."""
+
+
+WriteRefusal = Literal["gone", "epoch", "final", "state", "owner"]
+"""Why a fence refused the write of an attempt. `gone`: there is no such job any more; `epoch`: a later attempt has
+begun; `final`: the job has its outcome; `state`: it is waiting, or its state does not allow this change; `owner`: the
+attempt is another worker's."""
 
 
 class JobFilter(msgspec.Struct, kw_only=True):
@@ -151,10 +159,12 @@ class Store(Protocol):
     Within one group writes are applied in this order, each kind merged: submit, append, settle, step, move, claim,
     then the rest; every answer is delivered in the order of the calls, in one wake-up of the reactor.
 
-    Errors: `JobsvcError` `disk_full`, or the driver's error, which is fatal to the daemon.
+    Errors: `CannotWrite`, which passes, or the driver's error, which is fatal to the daemon.
     """
 
     durability: Durability
+    refusals: Mapping[WriteRefusal, int]
+    """How many writes of attempts the fences have refused, by reason; each is logged too."""
 
     # -- life
     def open(self) -> Deferred[None]:
@@ -245,9 +255,11 @@ WorkerKind = Literal["io", "cpu", "command"]
 class Death(msgspec.Struct):
     """How a worker ended.
 
-    `how`: `exit` (by itself: status or a signal other than SIGKILL), `killed` (we sent the SIGKILL, to stop an
-    attempt), `stalled` (we killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel),
-    `quit` (it was told to). `running` is the attempt its begin mark named at the end (cpu workers).
+    `how`: `exit` (by itself: status or a signal other than SIGKILL; or for what its attempt used: by a limit, or by the
+    kernel for want of memory, with `exit.oom`), `killed` (we sent the SIGKILL, to stop an attempt), `stalled` (we
+    killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel), `quit` (told to).
+    `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io worker that ended by itself
+    or stalled, where it is the coroutine whose step ran.
     """
 
     how: Literal["exit", "killed", "stalled", "lost", "quit"]
@@ -255,6 +267,8 @@ class Death(msgspec.Struct):
     running: tuple[int, int] | None = None
     began_us: int | None = None
     """When that one began."""
+    limit: str | None = None
+    """The limit that it has passed, in words."""
 
 
 class Worker(Protocol):
@@ -264,6 +278,8 @@ class Worker(Protocol):
     kind: WorkerKind
     slots: Mapping[str, int]
     """Executor → how many attempts may run at once."""
+    lacks: frozenset[str]
+    """Names of tasks in force that it cannot run, as their module did not load there; the same all its life."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Queue messages for it; never blocks, never fails (a dead worker is reported by `worker_died`)."""

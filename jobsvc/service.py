@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -37,6 +38,8 @@ from jobsvc.http.api import Api, build_site
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
+from jobsvc.pool.recycle import Recycling
+from jobsvc.pool.rows import flaws
 from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Store, Worker
@@ -102,7 +105,7 @@ class Daemon(Service):
             now_us,
             random.getrandbits,
             random.uniform,
-            EngineConfig(config.args_max, config.keep_s),
+            EngineConfig(config.args_max, config.keep_s, config.limits),
             self._worn,
         )
         self.pool = Pool(
@@ -116,10 +119,16 @@ class Daemon(Service):
                 threads=config.threads,
                 loop_slots=config.loop_slots,
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
+                limits=config.limits,
+                prefix=_found(config.launcher_prefix),
+                recycle=Recycling(
+                    jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
+                ),
             ),
             boot=self.boot,
             now_us=now_us,
             uniform=random.uniform,
+            counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.is_ready = False
@@ -273,12 +282,26 @@ class Daemon(Service):
         """(name, whether it is well, one line) for `/readyz?verbose`; the first tells whether all is ready."""
         workers = self.pool.workers()
         up = sum(worker["state"] == "ready" for worker in workers)
+        trouble = self.pool.trouble()
+        modules = self.pool.modules()
+        usable = sum(module.broken is None or module.holders > 0 for module in modules)
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
-            ("workers", bool(up), f"{up} of {len(workers)} ready"),
-            ("disk", not self.engine.disk_full, "full" if self.engine.disk_full else "has space"),
+            ("workers", bool(up), f"{up} of {len(workers)} ready" + (f"; {trouble}" if trouble else "")),
+            ("modules", bool(usable), f"{usable} of {len(modules)} work"),
+            ("disk", not self.engine.disk_full, self.engine.disk_words),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
+
+    def flaws(self) -> list[tuple[str, str]]:
+        """(check, one line) of each broken module."""
+        return flaws(self.pool.modules())
+
+    def gauges(self) -> dict[tuple[str, ...], int]:
+        """(name, label…) → figure of what the daemon around the engine knows."""
+        return {
+            ("module_broken", module.name): int(module.broken is not None) for module in self.pool.modules()
+        }
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers in the shape of `/v1/workers`."""
@@ -378,6 +401,22 @@ def _interface(description: str) -> str | None:
     except ValueError:
         return None
     return address
+
+
+def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
+    """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
+
+    Raises:
+        StartRefused: it is not there, or cannot be run.
+    """
+    if not prefix:
+        return ()
+    program = shutil.which(prefix[0])
+    if program is None:
+        raise _refusal(
+            f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
+        )
+    return (str(Path(program).absolute()), *prefix[1:])
 
 
 def _encrypted(description: str) -> bool:

@@ -18,6 +18,7 @@ from jobsvc.engine.verdict import Verdict, attempt_record, located, unkept
 from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.job import Job
+from jobsvc.model.limits import DURATION_MAX_S
 from jobsvc.model.states import FINAL
 from jobsvc.ports import Settled, Step
 
@@ -87,8 +88,7 @@ class Endings:
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job
             self._leave(active)
-            if not ok:
-                self._refused(active, "settle")
+            if not ok:  # a fence: the store counts and logs it
                 continue
             job.state, job.reason, job.seq, job.revision = (
                 write.state,
@@ -129,7 +129,6 @@ class Endings:
             job = active.job
             self._leave(active)
             if not ok:
-                self._refused(active, "step")
                 continue
             job.state, job.reason, job.owner, job.due_at = write.to, write.reason, None, write.due_at
             job.attempt, job.losses, job.started_at = write.attempt, write.losses, None
@@ -137,8 +136,9 @@ class Endings:
             self._counters["back", job.task, write.reason or write.to] += 1
             if write.to == "queued":
                 queued.add(job.task)
-            elif write.due_at is not None:
-                self._on_due(write.due_at)
+            for moment in (write.due_at, job.expires_at):
+                if moment is not None:  # while it ran nobody was to look at them
+                    self._on_due(moment)
             self._bus.moved(job)
         if queued:
             self._dispatcher.queued(queued)
@@ -154,13 +154,6 @@ class Endings:
     def _failed(self, failure: Failure, ends: int) -> None:
         """Not for want of space: that they outlive. The daemon is about to end, and the store has said why."""
         self._log.failure("the store failed a write of {n} ends", failure, n=ends, action="settle_failed")
-
-    def _refused(self, active: Active, what: str) -> None:
-        self._counters["refused", what] += 1
-        self._log.warn(
-            "late {what} of job {job} epoch {epoch} by {owner} refused",
-            what=what, job=active.job.id.hex(), epoch=active.job.epoch, owner=active.job.owner, action="write_refused",
-        )  # fmt: skip
 
 
 def _settled(active: Active, verdict: Verdict, now: int) -> Settled:
@@ -183,7 +176,11 @@ def _step(active: Active, verdict: Verdict, now: int) -> Step:
     active.revision += 1
     error = None if verdict.error is None else located(verdict.error, job)
     record = attempt_record(active, verdict, now, error)
-    due_at = None if verdict.delay_s is None else now + int(verdict.delay_s * 1_000_000)
+    due_at = verdict.due_us
+    if due_at is not None:
+        due_at = min(due_at, now + int(DURATION_MAX_S * 1e6))
+    elif verdict.delay_s is not None:
+        due_at = now + int(verdict.delay_s * 1e6)
     return Step(
         no=job.no, epoch=job.epoch, owner=job.owner or "", to=verdict.to, reason=verdict.reason, at=now, due_at=due_at,
         attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,

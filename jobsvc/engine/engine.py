@@ -34,7 +34,7 @@ from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
-from jobsvc.model.task import TaskSpec
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
 
@@ -44,6 +44,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     args_max_bytes: int = ARGS_MAX_BYTES
     keep_s: float = KEEP_S
+    limits: Limits = NO_LIMITS
 
 
 class Engine:
@@ -126,8 +127,13 @@ class Engine:
 
     @property
     def disk_full(self) -> bool:
-        """Whether writes fail for want of space, as far as is known."""
+        """Whether writes fail for want of space, or of leave to write, as far as is known."""
         return self._writes.full
+
+    @property
+    def disk_words(self) -> str:
+        """How it stands with writing, in words."""
+        return self._writes.why if self._writes.full else "can be written"
 
     @property
     def draining(self) -> bool:
@@ -150,6 +156,7 @@ class Engine:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
         self._dispatcher.close()
+        self._stops.close()
         self._writes.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,6 +17,7 @@ from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason, TimeoutNa
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
+from jobsvc.engine.writes import is_full
 from jobsvc.model.frames import Cancel, Recall
 from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
@@ -26,7 +27,7 @@ TIMEOUT_GRACE_S = 1.0
 KILL_AGAIN_S = 0.25
 """How often a kill is tried again while the attempt still waits behind another one in its worker."""
 ASK_AGAIN_S = 1.0
-"""Pause after a timeout that could not be recorded (the disk is full)."""
+"""Pause after a timeout or a release that could not be recorded (the disk is full)."""
 ORPHANS_SHARE = 4
 """When one in so many threads of an io worker is an orphan, the worker is replaced."""
 
@@ -61,6 +62,7 @@ class Stops:
         self._now_us = now_us
         self._uniform = uniform
         self._on_worn = on_worn
+        self._releases: dict[tuple[int, int], IDelayedCall] = {}  # retries to be released once there is space
 
     # -- timers of an attempt
 
@@ -147,18 +149,38 @@ class Stops:
         """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
         self._dispatcher.vacate(active)
         self._dispatcher.freed([active])
+        self._release(active)
+
+    def _release(self, active: Active) -> None:
+        self._releases.pop(active.key, None)
         move = Move(
             active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running"
         )
         answer = self._store.move([move])
-        answer.addCallback(self._released)
-        answer.addErrback(self._failed, "release of a retry")
+        answer.addCallback(self._released, active)
+        answer.addErrback(self._not_released, active)
 
-    def _released(self, jobs: Sequence[Job | None]) -> None:
-        for job in jobs:
-            if job is not None:
-                self._bus.moved(job)
-                self._dispatcher.queued((job.task,))
+    def _released(self, jobs: Sequence[Job | None], active: Active) -> None:
+        [job] = jobs
+        if job is not None:
+            self._bus.moved(job)
+            self._dispatcher.queued((job.task,))
+        elif self._board.active.get(active.job.id) is active:
+            self._release_later(active)  # that it waits is not on the disk yet: there is no space
+
+    def _not_released(self, failure: Failure, active: Active) -> None:
+        self._failed(failure, "the release of a retry")
+        if is_full(failure):
+            self._release_later(active)
+
+    def _release_later(self, active: Active) -> None:
+        self._releases[active.key] = self._clock.callLater(ASK_AGAIN_S, self._release, active)
+
+    def close(self) -> None:
+        """No timer of its own fires any more."""
+        for timer in self._releases.values():
+            timer.cancel()
+        self._releases.clear()
 
     # -- asking
 

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jobsvc.model.errors import JobsvcError
+from jobsvc.model.errors import CannotWrite
 from jobsvc.model.limits import MIB
 from jobsvc.ports import Append, Settled, Step, Store
 
@@ -61,6 +61,8 @@ class AttemptWrites:
         self._full_at: float | None = None
         self.held_bytes = 0
         """Of results that wait."""
+        self.why = ""
+        """What the store said when it last could not write."""
 
     # -- how it stands
 
@@ -80,11 +82,16 @@ class AttemptWrites:
         if is_full(failure):
             if not self.full:
                 self._log.error(
-                    "the disk is full: submits are refused and nothing new is claimed until there is space",
+                    "{why} Submits are refused and nothing new is claimed until it can be written again.",
+                    why=str(failure.value),
                     action="disk_full",
                 )
-            self._full_at = self._clock.seconds()
+            self._noted(failure)
         return failure
+
+    def _noted(self, failure: Failure) -> None:
+        self._full_at = self._clock.seconds()
+        self.why = str(failure.value)
 
     def close(self) -> None:
         """No timer of its own fires any more."""
@@ -177,7 +184,7 @@ class AttemptWrites:
             if is_full(failure):
                 waiting.extend(batches)
                 self._flushing = False
-                self._full_at = self._clock.seconds()
+                self._noted(failure)
                 self._arm()
                 return
             for batch in batches:
@@ -195,9 +202,8 @@ class AttemptWrites:
 
 
 def is_full(failure: Failure) -> bool:
-    """Whether it says that the disk is full."""
-    error = failure.value
-    return isinstance(error, JobsvcError) and error.code == "disk_full"
+    """Whether it passes: a full disk, or whatever else keeps the store from writing for now."""
+    return isinstance(failure.value, CannotWrite)
 
 
 def _result_bytes(batch: Batch) -> int:

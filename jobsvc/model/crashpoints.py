@@ -37,9 +37,10 @@ POINTS: Final[Mapping[str, Point]] = {
     "CP10": Point("engine/endings.py", "an outcome is committed, nobody has been told"),
     "CP12": Point("store/fenced.py", "a retry is written, not committed"),
     "CP13": Point("store/recovery.py", "what was interrupted is put back, not committed"),
-    "CP14": Point("store/connection.py", "a migration is written, not committed"),
+    "CP14": Point("store/migrating.py", "a migration is written, not committed"),
     "CP15": Point("service.py", "a drain has begun, nothing is claimed any more"),
     "CP16": Point("store/connection.py", "the last checkpoint is written, the database is still open"),
+    "CP17": Point("store/migrating.py", "a copy of the database is written, and has not got its name"),
     "CP18": Point("store/changes.py", "old jobs are removed, not committed"),
 }
 """By name. CP11 (artifact renamed, its row missing) comes with artifacts."""

@@ -11,11 +11,12 @@ An attempt is named by (no, epoch): the job's row number and its epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
 from jobsvc.model.errors import JobError
-from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES
+from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
 PROTO = 1
@@ -38,10 +39,15 @@ class Hello(Message, tag=1):
 
 
 class Manifest(Message, tag=2, gc=True):
-    """What the worker can run. `error` is the traceback of a module that did not load (then `tasks` is empty)."""
+    """What the worker can run.
+
+    `modules`: for each module that has loaded, the names of the tasks it holds. `errors`: for each other one its
+    traceback, or what else is wrong with it; `tasks` has none of its.
+    """
 
     tasks: list[TaskSpec]
-    error: str | None = None
+    modules: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
 
 
 class Begin(Message, tag=3):
@@ -52,10 +58,22 @@ class Begin(Message, tag=3):
     at_us: int
 
 
+class Again(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the attempt's code has said about running again.
+
+    `retry`: this error is worth it, after `after_s` (None: the policy's backoff). `never`: this error is not. `snooze`:
+    there is no error, it only waits, for `after_s` or until the wall clock says `at_us`.
+    """
+
+    how: Literal["retry", "never", "snooze"]
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)] | None = None
+    at_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Result(Message, tag=4, gc=True):
     """The attempt ended: `error` is None and `body` the JSON of the result, or `error` says why (kind, type, …).
 
-    `began_us` is the wall clock at begin, `run_s` the time it ran.
+    `began_us` is the wall clock at begin, `run_s` the time it ran. With `again` of a snooze there is neither.
     """
 
     no: int
@@ -65,6 +83,7 @@ class Result(Message, tag=4, gc=True):
     error: JobError | None = None
     parts: int = 0
     body: bytes = b""
+    again: Again | None = None
 
 
 class Items(Message, tag=5):
@@ -107,6 +126,12 @@ class Pong(Message, tag=9):
 
     n: int
     rss_bytes: int = 0
+
+
+class Loading(Message, tag=17):
+    """The worker is about to import this module: should it hang or die in there, that one is to blame."""
+
+    module: str
 
 
 # -- daemon to worker ---------------------------------------------------------------------------------------------
@@ -169,7 +194,7 @@ class Part(Message, tag=16):
     data: bytes
 
 
-FromWorker = Hello | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
+FromWorker = Hello | Loading | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
 ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
 Bodied = Result | Items | Log | Start
 

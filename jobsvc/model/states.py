@@ -15,8 +15,8 @@ ACTIVE: Final[tuple[State, ...]] = ("running", "stopping")
 FINAL: Final[frozenset[State]] = frozenset(("succeeded", "failed", "cancelled", "expired"))
 
 Reason = Literal[
-    "cancel_asked", "deadline", "drained", "lost", "no_such_task", "operator", "orphan_running", "recalled",
-    "reload", "retry", "run_at", "timeout",
+    "cancel_asked", "deadline", "drained", "lost", "module_broken", "no_such_task", "operator", "orphan_running",
+    "recalled", "reload", "retry", "run_at", "snoozed", "timeout",
 ]  # fmt: skip
 """Why a job is in its state, when that needs saying; `null` otherwise."""
 REASONS: Final[tuple[str, ...]] = get_args(Reason)
@@ -46,8 +46,16 @@ def _ways() -> tuple[Transition, ...]:
     )
     rows.append(Transition("running", "queued", "recall", "handed over but never begun; counts for nothing"))
     rows.append(Transition("running", "succeeded", "executor", "epoch and owner; result recorded once"))
-    rows += [Transition("running", to, "executor or supervisor", "epoch and owner; attempts left / used up")
-             for to in ("retrying", "failed")]  # fmt: skip
+    rows.append(
+        Transition(
+            "running", "retrying", "executor or supervisor", "epoch and owner; attempts left, or snoozed"
+        )
+    )
+    rows.append(
+        Transition(
+            "running", "failed", "executor or supervisor", "epoch and owner; attempts used up, or in vain"
+        )
+    )
     rows.append(Transition("running", "stopping", "cancel or timeout", "epoch and owner"))
     rows.append(
         Transition("stopping", "succeeded", "executor", "epoch and owner; it returned before it was stopped")

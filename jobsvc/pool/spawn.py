@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET
@@ -23,8 +24,11 @@ from twisted.python.failure import Failure
 import jobsvc
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import Exit
+from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet, IPoolReactor
+from jobsvc.pool.limits import UsageWatch
+from jobsvc.pool.oom import Counters, OomWatch, prefer
 
 EXIT_DRAIN_S = 1.0
 """After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
@@ -32,6 +36,9 @@ EXIT_DRAIN_S = 1.0
 PACKAGE_DIR = Path(jobsvc.__path__[0]).resolve().parent
 """The folder in which the workers find this very package."""
 LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
+
+SIGNAL_STATUS = 128
+"""A shell adds it to the signal by which its child has ended."""
 
 SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
 SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
@@ -61,11 +68,23 @@ def exit_of(reason: Failure) -> Exit:
     """How a process ended, from what the reactor says of it."""
     end = reason.value
     if isinstance(end, ProcessTerminated) and end.signal is not None:
-        # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
-        oom = None if end.signal == signal.SIGKILL else False
-        return Exit(signal=end.signal, name=_signal_name(end.signal), oom=oom)
+        return _by_signal(end.signal)
     assert isinstance(end, (ProcessDone, ProcessTerminated))
     return Exit(code=end.exitCode or 0)
+
+
+def exit_within(end: Exit) -> Exit:
+    """How the program behind a launcher prefix ended: one that waits for it, as shells and bwrap do, tells a signal by
+    its own exit status.
+    """  # fmt: skip
+    if end.code is UNSET or not SIGNAL_STATUS < end.code < SIGNAL_STATUS + signal.NSIG:
+        return end
+    return _by_signal(end.code - SIGNAL_STATUS)
+
+
+def _by_signal(number: int) -> Exit:
+    # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
+    return Exit(signal=number, name=_signal_name(number), oom=None if number == signal.SIGKILL else False)
 
 
 def _signal_name(number: int) -> str:
@@ -153,10 +172,20 @@ class Launcher:
         cwd: where they start, and what relative folders are relative to.
         env: what they inherit: see `child_environment`.
         sweep: ends what one of them left behind.
+        limits: of tasks that say nothing.
+        prefix: words before every program.
     """
 
     def __init__(
-        self, reactor: IPoolReactor, clock: IReactorTime, cwd: Path, env: Mapping[str, str], sweep: Sweep
+        self,
+        reactor: IPoolReactor,
+        clock: IReactorTime,
+        cwd: Path,
+        env: Mapping[str, str],
+        sweep: Sweep,
+        *,
+        limits: Limits = NO_LIMITS,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.reactor = reactor
         self.clock = clock
@@ -164,6 +193,10 @@ class Launcher:
         self.env = dict(env)
         self._marks = {BOOT_VARIABLE: self.env.pop(BOOT_VARIABLE)}
         self._sweep = sweep
+        self.limits = limits
+        self.prefix = tuple(prefix)
+        self.usage = UsageWatch(clock)
+        self.oom = OomWatch(clock, partial(Counters, anywhere=bool(prefix)))
 
     def mark_node(self, node: str) -> None:
         """What is started from now on also carries the mark of this data directory."""
@@ -206,6 +239,7 @@ class Launcher:
             *change,
             *options,
             "--",
+            *self.prefix,
             *argv,
         ]
         child = Child(self.clock, on_ended, lambda: self._sweep(mark))
@@ -233,6 +267,7 @@ class Launcher:
         finally:
             for fd in theirs:
                 os.close(fd)
+        prefer(child.pid)
         return child, inlets[0], inlets[1]
 
 

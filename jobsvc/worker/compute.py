@@ -152,7 +152,7 @@ class ComputeWorker:
             self._link.flush()
         began = perf_counter()
         try:
-            error, body = run(self._codes, port)
+            error, body, again = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
             self._exit(port, exit_)
         run_s = perf_counter() - began
@@ -161,7 +161,7 @@ class ComputeWorker:
         # Looking costs as much as half a quick task: one that was silent here is trusted to stay so.
         if not start.quick or self._native.get(start.task, True):
             self._native[start.task] = seal(port.no, port.epoch)
-        port.finish(run_s, error, body)
+        port.finish(run_s, error, body, again)
         self.current = None
         self._mark.clear()
 
@@ -193,6 +193,10 @@ class ComputeWorker:
             os._exit(1)
         except FrameError as error:
             sys.stderr.write(f"what came from the daemon is no frame: {error}\n")
+            os._exit(1)
+        except MemoryError:
+            # What came is torn, and a worker that does not listen is worse than none.
+            os.write(2, b"no memory is left to listen to the daemon\n")
             os._exit(1)
 
     def _take(self, message: Message) -> None:

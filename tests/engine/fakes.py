@@ -15,9 +15,21 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from jobsvc.engine.engine import Engine, EngineConfig
-from jobsvc.model.errors import Exit, JobError, JobsvcError, Kind
+from jobsvc.model.errors import CannotWrite, Exit, JobError, JobsvcError, Kind
 from jobsvc.model.events import Chunk, event_lines
-from jobsvc.model.frames import Begin, Cancel, Items, Log, Message, Progress, Recall, Result, Returned, Start
+from jobsvc.model.frames import (
+    Again,
+    Begin,
+    Cancel,
+    Items,
+    Log,
+    Message,
+    Progress,
+    Recall,
+    Result,
+    Returned,
+    Start,
+)
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.task import TaskSpec
 from jobsvc.ports import Death, Worker, WorkerKind
@@ -69,6 +81,7 @@ class FakeWorker:
         self.id = worker_id
         self.kind: WorkerKind = kind
         self.slots = slots
+        self.lacks: frozenset[str] = frozenset()
         self.handed: dict[Key, Start] = {}
         self.sent: list[Message] = []
         self.killed: list[Key] = []
@@ -146,11 +159,25 @@ class FakeWorker:
         self._ended(start)
         self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, None, 0, body))
 
-    def fail(self, job: Job, kind: Kind = "task_error", message: str = "broken", run_s: float = 0.01) -> None:
+    def fail(
+        self,
+        job: Job,
+        kind: Kind = "task_error",
+        message: str = "broken",
+        run_s: float = 0.01,
+        again: Again | None = None,
+    ) -> None:
         start = self.start_of(job)
         self._ended(start)
         error = JobError(kind, "ValueError" if kind == "task_error" else None, message)
-        self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, error))
+        self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, error, again=again))
+
+    def snooze(self, job: Job, after_s: float | None = None, at_us: int | None = None) -> None:
+        """Its code asks to be run later; it has not failed."""
+        start = self.start_of(job)
+        self._ended(start)
+        again = Again("snooze", after_s, at_us)
+        self.say(Result(start.no, start.epoch, self._rig.now_us(), 0.01, again=again))
 
     def give_back(self, *jobs: Job) -> None:
         """These have not begun and will not."""
@@ -243,7 +270,7 @@ class PumpedStore(InlineStore):
         if self._full:
             self._full -= 1
             for _, answer in group:
-                answer.errback(JobsvcError("disk_full", "no space left on the device"))
+                answer.errback(CannotWrite("disk_full", "no space left on the device"))
             return
         answers = self._store.group([call for call, _ in group])
         for (_, answer), value in zip(group, answers, strict=True):

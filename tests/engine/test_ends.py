@@ -277,10 +277,49 @@ def test_the_store_has_the_last_word(rig: Rig) -> None:
     active.job.owner = "someone else"
     waiting = rig.engine.wait(job.id, "default", 60)
     worker.succeed(job)
-    assert rig.engine.counters["refused", "settle"] == 1
+    assert rig.store.refusals["owner"] == 1
     assert not waiting.called
     stored = result_of(rig.store.get(job.id))
     assert stored is not None
     assert stored.state == "running"
     rig.clock.advance(60)
     assert result_of(waiting).state == "running"
+
+
+# -- limits and want of memory ---------------------------------------------------------------------------------------
+
+OOM = Exit(signal=9, name="SIGKILL", oom=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (None, "the kernel ended the worker process for want of memory"),
+        ("memory limit of 64 MiB (max_rss)", "memory limit of 64 MiB (max_rss)"),
+    ],
+)
+def test_an_attempt_that_used_too_much_memory_has_crashed(rig: Rig, limit: str | None, words: str) -> None:
+    """It counts: of two tries both are used up. `exit.oom` and the message say why."""
+    job = rig.submit("flaky", retries=1, backoff={"base_s": 0})
+    for _ in range(2):
+        worker = rig.worker()
+        rig.clock.advance(0)
+        start = worker.begin(job)
+        worker.die(Death("exit", OOM, (start.no, start.epoch), rig.now_us(), limit))
+        rig.clock.advance(0.01)
+    error = rig.error(job)
+    assert (rig.state(job)[0], error.kind, error.exit, error.message) == ("failed", "crashed", OOM, words)
+    assert rig.get(job).attempt == 2
+
+
+def test_nobody_is_blamed_for_an_io_worker_that_was_killed_for_want_of_memory(rig: Rig) -> None:
+    """Any of its attempts may have done it: all run again, uncounted."""
+    worker = rig.worker("io")
+    jobs = [rig.submit("thumbnail"), rig.submit("fetch")]
+    for job in jobs:
+        worker.begin(job)
+    worker.die(Death("lost", OOM))
+    other = rig.worker("io")
+    for job in jobs:
+        assert other.has(job)
+        assert (rig.get(job).attempt, rig.get(job).losses) == (1, 1)

@@ -149,3 +149,29 @@ def test_the_news_of_a_full_disk_grows_old(slow: Slow) -> None:
     assert rig.engine.disk_full
     rig.clock.advance(FULL_S)
     assert not rig.engine.disk_full
+
+
+@pytest.mark.parametrize("returns_s", [0.5, 1.5], ids=["while it is full", "when there is space"])
+def test_a_thread_that_returns_while_its_retry_is_not_stored(
+    slow: Slow, flush_failures: FlushFailures, returns_s: float
+) -> None:
+    """F32: the retry that waits for it is not forgotten."""
+    rig, store = at_once(slow)
+    worker = rig.worker("io", {"thread": 8})
+    job = rig.submit("stubborn")
+    worker.begin(job)
+    store.held = True
+    store.fail_next(3)
+    rig.clock.advance(5)
+    store.pump()
+    assert rig.state(job)[0] == "running"
+    rig.clock.advance(returns_s)
+    store.pump()
+    worker.succeed(job)
+    for _ in range(5):
+        store.settle_down()
+        rig.clock.advance(1)
+    store.settle_down()
+    assert worker.start_of(job).attempt == 2
+    assert rig.states(job) == ["running", "retrying", "queued", "running"]
+    flush_failures()

@@ -202,3 +202,29 @@ def test_death_in_retention(tmp_path: Path) -> None:
     assert store.purge(NOW + 1_000_000, 1000) == 20
     assert store._db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     store.close()
+
+
+def test_death_in_a_backup(tmp_path: Path) -> None:
+    """F09: a backup that is cut off by a death has not got its name; the next one is whole, and so is the database."""
+    store = SqliteStore(str(tmp_path / "jobsvc.db"))
+    store.open()
+    store.submit([job_of() for _ in range(20)])
+    store.close()
+    copy = tmp_path / "copy.db"
+    command = [sys.executable, "-m", "jobsvc", "--data-dir", str(tmp_path), "db", "backup", str(copy)]
+    environ = {**os.environ, VARIABLE: "CP17"}
+    first = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert (first.returncode, first.stderr) == (
+        -signal.SIGKILL,
+        "jobsvc: crash point CP17: JOBSVC_CRASH asked for it\n",
+    )
+    assert not copy.exists()
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    for file in (copy, tmp_path / "jobsvc.db"):
+        database = sqlite3.connect(file)
+        try:
+            assert database.execute("SELECT count(*) FROM jobs").fetchall() == [(20,)]
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        finally:
+            database.close()

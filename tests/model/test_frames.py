@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, nan
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jobsvc.model.errors import Exit, JobError, Where
 from jobsvc.model.frames import (
+    Again,
     Begin,
     Cancel,
     Credit,
@@ -19,6 +21,7 @@ from jobsvc.model.frames import (
     FromWorker,
     Hello,
     Items,
+    Loading,
     Log,
     Manifest,
     Message,
@@ -52,11 +55,14 @@ ERROR = JobError(
 )
 FROM: list[Message] = [
     Hello(1, 42, "boot"),
-    Manifest([SPEC]),
-    Manifest([], "Traceback"),
+    Loading("tasks"),
+    Manifest([SPEC], {"tasks": ["render"]}),
+    Manifest([], {}, {"tasks": "Traceback"}),
     Begin(1, 2, 3),
     Result(1, 2, 3, 0.25, None, 0, b'"x"'),
     Result(1, 2, 0, 0.25, ERROR),
+    Result(1, 2, 3, 0.25, ERROR, again=Again("retry", 7.5)),
+    Result(1, 2, 3, 0.25, again=Again("snooze", at_us=1_795_000_000_000_000)),
     Items(1, 2, "out", 3, 0, b"1\n2\n3"),
     Log(1, 2, 1, 0, b"{}"),
     Progress(1, 2, b'{"n":1}'),
@@ -200,6 +206,21 @@ def test_the_largest_result_travels() -> None:
 def test_what_is_no_frame_of_ours_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         Deframer(FromWorker).feed(data)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        Again("retry", nan),
+        Again("retry", -1),
+        Again("snooze", inf),
+        Again("snooze", 1e9),
+        Again("snooze", at_us=-1),
+    ],
+)
+def test_no_worker_asks_for_a_moment_that_is_none(again: Again) -> None:
+    with pytest.raises(FrameError):
+        Deframer(FromWorker).feed(payload(Result(1, 1, 1, 0.5, again=again)))
 
 
 @given(st.binary(max_size=200))

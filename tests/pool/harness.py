@@ -38,9 +38,9 @@ def nothing_left(mark: str) -> Deferred[None]:
     return succeed(None)
 
 
-def launcher(sweep: Sweep = nothing_left) -> Launcher:
+def launcher(sweep: Sweep = nothing_left, **more: Any) -> Launcher:
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_DIR), "JOBSVC_TOKEN": "secret"}
-    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), sweep)
+    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), sweep, **more)
 
 
 def start(task: str, no: int = 1, body: bytes = b"{}", executor: str = "process") -> Start:
@@ -134,14 +134,18 @@ class FakeWorker:
     """A fake worker in a real process, with its record."""
 
     def __init__(
-        self, kind: HostKind = "cpu", module: str = "m", stall: Callable[[], float] = time.monotonic
+        self,
+        kind: HostKind = "cpu",
+        module: str = "m",
+        stall: Callable[[], float] = time.monotonic,
+        **more: Any,
     ) -> None:
         self.record = RecordingOwner()
         plan = FakePlan(kind=kind, boot=BOOT, modules=(module,), path=(), slots={})
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(),
+            launcher=launcher(**more),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),

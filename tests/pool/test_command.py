@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import Begin, Cancel, Credit, Items, Message, Recall, Result, Returned
+from jobsvc.model.frames import Again, Begin, Cancel, Credit, Items, Message, Recall, Result, Returned
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import CommandSpec, TaskSpec
 from jobsvc.pool.command import CommandWorker
@@ -142,6 +142,27 @@ async def test_a_signal_is_named(engine: Engine) -> None:
     assert result.error is not None
     assert (result.error.kind, result.error.exit) == ("crashed", Exit(signal=11, name="SIGSEGV", oom=False))
     assert "SIGSEGV" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("retry_codes", "ends", "again"),
+    [
+        (None, "sys.exit(75)", None),
+        ((75,), "sys.exit(75)", None),
+        ((75,), "sys.exit(1)", Again("never")),
+        ((), "sys.exit(75)", Again("never")),
+        ((75,), "os.kill(os.getpid(), 11)", None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_exit_codes_say_whether_another_try_is_worth_it(
+    engine: Engine, retry_codes: tuple[int, ...] | None, ends: str, again: Again | None
+) -> None:
+    """By default every one that is an error; a signal is no code."""
+    engine.script("ends", f"import os, sys; {ends}", retry_codes=retry_codes)
+    result = await engine.run("ends")
+    assert result.error is not None
+    assert (result.error.kind, result.again) == ("crashed", again)
 
 
 @pytest_twisted.ensureDeferred

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,8 @@ def gather(
     sut: Sut, history_file: Path, history: History, specs: Sequence[JobSpec], deeds: Sequence[Deed]
 ) -> Evidence:
     """Read everything from the daemon, stop it, and put all together."""
+    if sut.address(0) is None:  # it could not be started again: what was promised cannot be read
+        return _put_together(sut, history_file, history, specs, deeds, Hygiene(), {})
     wire = Wire(sut, history, -1)
     rows, again = _listing(wire), _listing(wire)
     ids = [row.id for row in rows]
@@ -77,6 +79,20 @@ def gather(
     wire.close()
     hygiene = _looked_at(sut)
     sut.stop()
+    read = {"rows": rows, "again": again, "attempts": attempts, "states": states}
+    return _put_together(sut, history_file, history, specs, deeds, hygiene, read)
+
+
+def _put_together(
+    sut: Sut,
+    history_file: Path,
+    history: History,
+    specs: Sequence[JobSpec],
+    deeds: Sequence[Deed],
+    hygiene: Hygiene,
+    read: Mapping[str, Any],
+) -> Evidence:
+    """After the end of the daemon: what it has left, and all that was written down."""
     hygiene.left_processes = sut.close()
     history.close()
     _after_stop(sut, hygiene)
@@ -84,13 +100,10 @@ def gather(
         specs={spec.mark: spec for spec in specs},
         ops=operations(read_lines(history_file, Line)),
         effects=list(read_lines(sut.effects_file, Effect)),
-        rows=rows,
-        again=again,
-        attempts=attempts,
-        states=states,
         lives=sut.lives,
         deeds=list(deeds),
         hygiene=hygiene,
+        **read,
     )
 
 
@@ -153,6 +166,8 @@ def _after_stop(sut: Sut, hygiene: Hygiene) -> None:
     try:
         hygiene.integrity = [str(row[0]) for row in database.execute("PRAGMA integrity_check")]
         hygiene.integrity += [str(row) for row in database.execute("PRAGMA foreign_key_check")]
+    except sqlite3.Error as error:
+        hygiene.integrity.append(repr(error))
     finally:
         database.close()
     token = sut.token
