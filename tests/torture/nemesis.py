@@ -10,7 +10,7 @@ from time import monotonic_ns, time_ns
 from typing import Final
 
 from tests.torture.plan import DeedKind, DeedSpec
-from tests.torture.processes import everyone, send, workers_of
+from tests.torture.processes import everyone, guard_of, send, workers_of
 from tests.torture.records import Deed
 from tests.torture.sut import Sut
 
@@ -34,6 +34,7 @@ class Nemesis:
         self._nobody = threading.Event()
         self._do: dict[DeedKind, Callable[[DeedSpec], tuple[bool, str]]] = {
             "kill_daemon": self._kill_daemon,
+            "kill_everything": self._kill_everything,
             "crash_point": self._crash_point,
             "kill_worker": self._kill_worker,
             "stop_worker": self._stop_worker,
@@ -109,7 +110,17 @@ class Nemesis:
         return status not in (0, None), f"status {status}"
 
     def _kill_guard(self, spec: DeedSpec) -> tuple[bool, str]:
-        guards = [p for p in everyone(self._sut.life.name) if "guard.py" in p.command]
-        if not guards:
-            return True, "there is none"
-        return send(guards[0].pid, signal.SIGKILL), guards[0].command[:80]
+        """Another one must take its place: what is left behind after that is seen like everything else."""
+        guard = guard_of(self._sut.pid)
+        return guard is not None and send(guard, signal.SIGKILL), f"guard {guard}"
+
+    def _kill_everything(self, spec: DeedSpec) -> tuple[bool, str]:
+        """The daemon and all it has started, in one go, as by the kernel's hand: nobody is left to clean up."""
+        daemon = self._sut.pid
+        victims = [guard_of(daemon), *(p.pid for p in everyone(self._sut.life.name) if p.pid != daemon)]
+        for pid in (daemon, *victims):
+            if pid is not None:
+                send(pid, signal.SIGKILL)
+        self._sut.kill()
+        self._sut.start()
+        return True, f"{len(victims)} processes"

@@ -10,11 +10,20 @@ import msgspec
 
 CancelMode = Literal["polite", "deadline", "now"]
 DeedKind = Literal[
-    "kill_daemon", "crash_point", "kill_worker", "stop_worker", "drain", "double_start", "kill_guard"
+    "kill_daemon",
+    "kill_everything",
+    "crash_point",
+    "kill_worker",
+    "stop_worker",
+    "drain",
+    "double_start",
+    "kill_guard",
 ]
-KILLS: Final = frozenset(("kill_daemon", "crash_point", "kill_worker"))
+KILLS: Final = frozenset(("kill_daemon", "kill_everything", "crash_point", "kill_worker"))
 """Deeds that count as kills. The others come on top, one to four kills."""
-KILL_WEIGHTS: Final[dict[DeedKind, int]] = {"kill_daemon": 9, "crash_point": 4, "kill_worker": 7}
+KILL_WEIGHTS: Final[dict[DeedKind, int]] = {
+    "kill_daemon": 8, "kill_everything": 2, "crash_point": 4, "kill_worker": 6,
+}  # fmt: skip
 OTHERS: Final[tuple[DeedKind, ...]] = ("drain", "stop_worker", "double_start", "kill_guard")
 KILLS_TO_ONE_OTHER: Final = 4
 CRASHES: Final = (

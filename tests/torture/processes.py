@@ -42,6 +42,14 @@ def workers_of(daemon: int, prefix: str) -> list[Seen]:
     return sorted(p for p in everyone(prefix) if p.parent == daemon and "jobsvc.worker." in p.command)
 
 
+def guard_of(daemon: int) -> int | None:
+    """The guard process of a daemon; it bears no mark, as it must outlive what does."""
+    for pid in _pids():
+        if _stat(pid)[1] == daemon and "worker/guard.py" in command_line(pid):
+            return pid
+    return None
+
+
 def descriptors_of(pid: int) -> int:
     """How many descriptors a process has open; 0 when it is gone."""
     try:

@@ -16,12 +16,13 @@ from tests.torture.report import Report, report_of
 from tests.torture.sut import Sut
 
 CLIENTS: Final = 8
-CPU_WORKERS: Final = 2
+CPU_WORKERS: Final = 3
 DRAIN_S: Final = 3
 LOAD_WAIT_S: Final = 60.0
 """After the last deed: until the last job has been acknowledged, beyond the time planned for it."""
 QUIET_S: Final = 120.0
-"""After the last submit: until no job is left to do."""
+QUIET_PER_JOB_S: Final = 0.02
+"""After the last submit: until no job is left to do; the longer, the more can have piled up."""
 
 
 class Run:
@@ -65,7 +66,7 @@ class Run:
         deeds_done = monotonic()
         if not crowd.submitted.wait(plan.load_s + LOAD_WAIT_S):
             trouble.append("not all jobs could be submitted in time")
-        is_quiet = quiet(sut, self._history, QUIET_S)
+        is_quiet = quiet(sut, self._history, QUIET_S + QUIET_PER_JOB_S * len(plan.jobs))
         crowd.stop()
         trouble += crowd.trouble
         quiet_at = monotonic()

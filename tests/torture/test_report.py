@@ -74,7 +74,7 @@ def test_a_seed_draws_one_plan() -> None:
     assert (len(plan.jobs), plan.planned_kills) == (MANY, 50)
     assert len({job.mark for job in plan.jobs}) == MANY
     assert {deed.kind for deed in plan.deeds} == {
-        "kill_daemon", "crash_point", "kill_worker", "stop_worker", "drain", "double_start", "kill_guard",
+        "kill_daemon", "kill_everything", "crash_point", "kill_worker", "stop_worker", "drain", "double_start", "kill_guard",
     }  # fmt: skip
     tasks = {job.task for job in plan.jobs}
     assert tasks >= {"on_process", "on_thread", "on_loop", "program", "once", "flaky", "leaver"}
