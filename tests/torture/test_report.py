@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tests.torture.checks import check
 from tests.torture.checks.finding import Finding
 from tests.torture.evidence import Evidence
-from tests.torture.plan import DeedSpec, Plan, draw
+from tests.torture.plan import DeedKind, DeedSpec, Plan, draw
 from tests.torture.records import Deed
 from tests.torture.report import GREEN, KEPT, VIOLATED, VOID, Report, keep, report_of
 from tests.torture.test_checks import good
@@ -73,8 +73,6 @@ def test_a_seed_draws_one_plan() -> None:
     plan = draw(3, MANY, 50)
     assert (len(plan.jobs), plan.planned_kills) == (MANY, 50)
     assert len({job.mark for job in plan.jobs}) == MANY
-    assert {deed.kind for deed in plan.deeds} == {
-        "kill_daemon", "kill_everything", "crash_point", "kill_worker", "stop_worker", "drain", "double_start", "kill_guard",
-    }  # fmt: skip
+    assert {deed.kind for deed in plan.deeds} == set(get_args(DeedKind))
     tasks = {job.task for job in plan.jobs}
     assert tasks >= {"on_process", "on_thread", "on_loop", "program", "once", "flaky", "leaver"}
