@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.recycle import Recycling
@@ -374,6 +375,7 @@ class Daemon(Service):
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()
+        crash("CP15")
         self._hurry = Deferred()
         idle = Deferred.fromCoroutine(self.engine.idle())
         self._hurry.addCallback(lambda _: idle.cancel())

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from jobsvc.engine.board import Active, Board, Seat, TaskState
 from jobsvc.engine.bus import Bus
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.frames import Message, Recall, Start
 from jobsvc.model.job import Job, policy_of
 from jobsvc.model.task import Timeouts
@@ -274,6 +275,7 @@ class Dispatcher:
 
     def _hand_over(self, actives: Sequence[Active]) -> None:
         """Their claims are committed: send them, each to its worker."""
+        crash("CP5")
         starts: dict[Seat, list[Message]] = {}
         homeless: list[Active] = []
         for active in actives:

@@ -20,6 +20,7 @@ from jobsvc.engine.endings import Endings
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.events import Chunk
 from jobsvc.model.frames import Begin, Credit, Items, Log, Message, Progress, Result, Returned
 from jobsvc.model.limits import LOG_HEAD_BYTES, LOG_KEEP_BYTES, STREAM_QUOTA_BYTES
@@ -93,6 +94,7 @@ class Intake:
         if isinstance(message, Begin):
             active.began_us = active.job.started_at = message.at_us
             self._stops.begun(active)
+            crash("CP7")
         else:
             appends.append((active, self._chunk(active, message)))
             self._stops.touched(active)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import CannotWrite
 from jobsvc.store import marks
 
@@ -95,6 +96,7 @@ def close_writer(db: sqlite3.Connection, path: str) -> None:
         except sqlite3.Error:
             abandon_writer(db, path)
             raise
+    crash("CP16")
     db.close()
 
 
