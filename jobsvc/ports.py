@@ -127,6 +127,14 @@ class Recovered(msgspec.Struct):
     queued: int = 0
     failed: int = 0
     cancelled: int = 0
+    unclean: bool = False
+    """Whether the last daemon on this database ended without closing it."""
+
+
+WriteRefusal = Literal["gone", "epoch", "final", "state", "owner"]
+"""Why a fence refused the write of an attempt. `gone`: there is no such job any more; `epoch`: a later attempt has
+begun; `final`: the job has its outcome; `state`: it is waiting, or its state does not allow this change; `owner`: the
+attempt is another worker's."""
 
 
 class JobFilter(msgspec.Struct, kw_only=True):
@@ -151,10 +159,12 @@ class Store(Protocol):
     Within one group writes are applied in this order, each kind merged: submit, append, settle, step, move, claim,
     then the rest; every answer is delivered in the order of the calls, in one wake-up of the reactor.
 
-    Errors: `JobsvcError` `disk_full`, or the driver's error, which is fatal to the daemon.
+    Errors: `CannotWrite`, which passes, or the driver's error, which is fatal to the daemon.
     """
 
     durability: Durability
+    refusals: Mapping[WriteRefusal, int]
+    """How many writes of attempts the fences have refused, by reason; each is logged too."""
 
     # -- life
     def open(self) -> Deferred[None]:

@@ -274,6 +274,7 @@ class Daemon(Service):
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
             ("workers", bool(up), f"{up} of {len(workers)} ready"),
+            ("disk", not self.engine.disk_full, self.engine.disk_words),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
 

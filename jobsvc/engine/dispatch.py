@@ -39,6 +39,7 @@ class Dispatcher:
         now_us: the wall clock.
         on_timed: told of each attempt with timeouts that is handed to a worker.
         on_homeless: told of claimed attempts whose worker takes none any more.
+        on_failed: told of a claim that the store has failed.
     """
 
     _log = Logger()
@@ -52,6 +53,7 @@ class Dispatcher:
         now_us: Callable[[], int],
         on_timed: Callable[[Active], None],
         on_homeless: Callable[[Sequence[Active]], None],
+        on_failed: Callable[[Failure], object],
     ) -> None:
         self._board = board
         self._store = store
@@ -60,6 +62,7 @@ class Dispatcher:
         self._now_us = now_us
         self._on_timed = on_timed
         self._on_homeless = on_homeless
+        self._on_failed = on_failed
         self._placed: dict[bytes, Active] = {}  # claimed by an INSERT that is not committed yet
         self._claims = 0  # in flight
         self._claim_again: IDelayedCall | None = None
@@ -236,6 +239,7 @@ class Dispatcher:
 
     def _claim_failed(self, failure: Failure) -> None:
         """The jobs are still queued: try again in a while. Where the failure is fatal, the store has said so itself."""
+        self._on_failed(failure)
         self._log.failure("the store failed a claim", failure, action="claim_failed")
         if self._claim_again is None or not self._claim_again.active():
             self._claim_again = self._clock.callLater(CLAIM_AGAIN_S, self._pump_everything)

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.engine.board import Active, Board
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
-from jobsvc.engine.verdict import Verdict, attempt_record, located
-from jobsvc.model.errors import JobsvcError
+from jobsvc.engine.verdict import Verdict, attempt_record, located, unkept
+from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL
-from jobsvc.ports import Settled, Step, Store
-
-RETRY_S = 1.0
-"""How long a write that found the disk full waits before it is tried again: its outcome stays in memory meanwhile."""
-
-Pairs = TypeVar("Pairs", bound=Sequence[object])
+from jobsvc.ports import Settled, Step
 
 
 class Endings:
@@ -36,19 +29,17 @@ class Endings:
     def __init__(
         self,
         board: Board,
-        store: Store,
+        writes: AttemptWrites,
         bus: Bus,
         dispatcher: Dispatcher,
-        clock: IReactorTime,
         now_us: Callable[[], int],
         counters: Counter[tuple[str, ...]],
         on_due: Callable[[int], None],
     ) -> None:
         self._board = board
-        self._store = store
+        self._writes = writes
         self._bus = bus
         self._dispatcher = dispatcher
-        self._clock = clock
         self._now_us = now_us
         self._counters = counters
         self._on_due = on_due
@@ -82,18 +73,18 @@ class Endings:
     # -- outcomes
 
     def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
-        answer = self._store.settle([write for _, write in ends])
-        answer.addCallbacks(
-            self._settled, self._again, callbackArgs=(ends,), errbackArgs=(self._settle, ends)
-        )
+        answer = self._writes.settle([write for _, write in ends])
+        answer.addCallbacks(self._settled, self._failed, callbackArgs=(ends,), errbackArgs=(len(ends),))
 
-    def _settled(self, accepted: Sequence[bool], ends: list[tuple[Active, Settled]]) -> None:
+    def _settled(self, accepted: Sequence[bool] | None, ends: list[tuple[Active, Settled]]) -> None:
+        if accepted is None:
+            self._unkept(ends)
+            return
         jobs: list[Job] = []
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job
             self._leave(active)
-            if not ok:
-                self._refused(active, "settle")
+            if not ok:  # a fence: the store counts and logs it
                 continue
             job.state, job.reason, job.seq, job.revision = (
                 write.state,
@@ -107,13 +98,26 @@ class Endings:
         self._bus.ended(jobs)
         self._board.gone.fire(None)
 
+    def _unkept(self, ends: list[tuple[Active, Settled]]) -> None:
+        """There is room for these results neither on the disk nor in memory: as if their worker had been lost."""
+        again: list[tuple[Active, Verdict]] = []
+        for active, write in ends:
+            active.job.seq, active.revision = write.seq - 1, write.revision - 1
+            active.settling = False
+            again.append((active, unkept(active)))
+        self._counters["unkept",] += len(ends)
+        self._log.error(
+            "{n} results are given up: the disk is full and too many wait in memory",
+            n=len(ends),
+            action="unkept",
+        )
+        self.finish(again, vacate=False)
+
     # -- back to waiting
 
     def _step(self, steps: list[tuple[Active, Step]]) -> None:
-        answer = self._store.step([write for _, write in steps])
-        answer.addCallbacks(
-            self._stepped, self._again, callbackArgs=(steps,), errbackArgs=(self._step, steps)
-        )
+        answer = self._writes.step([write for _, write in steps])
+        answer.addCallbacks(self._stepped, self._failed, callbackArgs=(steps,), errbackArgs=(len(steps),))
 
     def _stepped(self, accepted: Sequence[bool], steps: list[tuple[Active, Step]]) -> None:
         queued: set[str] = set()
@@ -121,7 +125,6 @@ class Endings:
             job = active.job
             self._leave(active)
             if not ok:
-                self._refused(active, "step")
                 continue
             job.state, job.reason, job.owner, job.due_at = write.to, write.reason, None, write.due_at
             job.attempt, job.losses, job.started_at = write.attempt, write.losses, None
@@ -143,22 +146,9 @@ class Endings:
 
     # -- when the store says no
 
-    def _again(self, failure: Failure, write: Callable[[Pairs], None], what: Pairs) -> None:
-        """A full disk: the outcomes wait in memory. Anything else is fatal, and the store has said so itself."""
-        error = failure.value
-        if isinstance(error, JobsvcError) and error.code == "disk_full":
-            self._clock.callLater(RETRY_S, write, what)
-            return
-        self._log.failure(
-            "the store failed a write of {n} ends", failure, n=len(what), action="settle_failed"
-        )
-
-    def _refused(self, active: Active, what: str) -> None:
-        self._counters["refused", what] += 1
-        self._log.warn(
-            "late {what} of job {job} epoch {epoch} by {owner} refused",
-            what=what, job=active.job.id.hex(), epoch=active.job.epoch, owner=active.job.owner, action="write_refused",
-        )  # fmt: skip
+    def _failed(self, failure: Failure, ends: int) -> None:
+        """Not for want of space: that they outlive. The daemon is about to end, and the store has said why."""
+        self._log.failure("the store failed a write of {n} ends", failure, n=ends, action="settle_failed")
 
 
 def _settled(active: Active, verdict: Verdict, now: int) -> Settled:

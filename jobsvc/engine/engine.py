@@ -26,6 +26,7 @@ from jobsvc.engine.readers import EventReader, ItemReader
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.waits import Waits
+from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
@@ -78,13 +79,15 @@ class Engine:
         self.board = Board()
         self.bus = Bus(self.counters)
         self.background = Background()
-        self._dispatcher = Dispatcher(self.board, store, self.bus, clock, now_us, self._timed, self._homeless)
+        self._writes = AttemptWrites(store, clock)
+        self._dispatcher = Dispatcher(
+            self.board, store, self.bus, clock, now_us, self._timed, self._homeless, self._writes.saw
+        )
         self._endings = Endings(
             self.board,
-            store,
+            self._writes,
             self.bus,
             self._dispatcher,
-            clock,
             now_us,
             self.counters,
             lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
@@ -94,7 +97,7 @@ class Engine:
         )
         self._intake = Intake(
             self.board,
-            store,
+            self._writes,
             self.bus,
             self._dispatcher,
             self._endings,
@@ -121,6 +124,16 @@ class Engine:
         self._chores.start()
 
     @property
+    def disk_full(self) -> bool:
+        """Whether writes fail for want of space, or of leave to write, as far as is known."""
+        return self._writes.full
+
+    @property
+    def disk_words(self) -> str:
+        """How it stands with writing, in words."""
+        return self._writes.why if self._writes.full else "can be written"
+
+    @property
     def draining(self) -> bool:
         """Whether it has stopped to accept and to claim."""
         return not self._dispatcher.open
@@ -141,6 +154,7 @@ class Engine:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
         self._dispatcher.close()
+        self._writes.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()
 
@@ -202,7 +216,7 @@ class Engine:
     def _not_submitted(self, failure: Failure, jobs: Sequence[Job]) -> Failure:
         for job in jobs:
             self._dispatcher.unplace(job.id)
-        return failure
+        return self._writes.saw(failure)
 
     # -- read and wait
 

@@ -19,10 +19,11 @@ from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
+from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.events import Chunk
 from jobsvc.model.frames import Begin, Credit, Items, Log, Message, Progress, Result, Returned
 from jobsvc.model.limits import LOG_HEAD_BYTES, LOG_KEEP_BYTES, STREAM_QUOTA_BYTES
-from jobsvc.ports import Append, Death, Store, Worker
+from jobsvc.ports import Append, Death, Worker
 
 Ended = list[tuple[Active, Verdict]]
 
@@ -35,7 +36,7 @@ class Intake:
     def __init__(
         self,
         board: Board,
-        store: Store,
+        writes: AttemptWrites,
         bus: Bus,
         dispatcher: Dispatcher,
         endings: Endings,
@@ -45,7 +46,7 @@ class Intake:
         counters: Counter[tuple[str, ...]],
     ) -> None:
         self._board = board
-        self._store = store
+        self._writes = writes
         self._bus = bus
         self._dispatcher = dispatcher
         self._endings = endings
@@ -214,7 +215,7 @@ class Intake:
         return Append(chunk, owner, drop_from=dropped[0], drop_through=dropped[1])
 
     def _append(self, appends: list[tuple[Active, Append]]) -> None:
-        answer = self._store.append([write for _, write in appends])
+        answer = self._writes.append([write for _, write in appends])
         answer.addCallbacks(self._appended, self._append_failed, callbackArgs=(appends,))
 
     def _appended(self, accepted: Sequence[bool], appends: list[tuple[Active, Append]]) -> None:
@@ -223,8 +224,7 @@ class Intake:
         grown: set[bytes] = set()
         for ok, (active, write) in zip(accepted, appends, strict=True):
             chunk = write.chunk
-            if not ok:
-                self._counters["refused", chunk.kind] += 1
+            if not ok:  # a fence: the store counts and logs it
                 continue
             active.committed = max(active.committed, chunk.last)
             grown.add(active.job.id)
@@ -242,5 +242,5 @@ class Intake:
             self._bus.grown(job_id)
 
     def _append_failed(self, failure: Failure) -> None:
-        # No credit is given for it, so its producers wait; the job's end will say what became of it.
+        # A full disk it would have outlived: the daemon is about to end, and the store has said why.
         self._log.failure("the store failed an append", failure, action="append_failed")

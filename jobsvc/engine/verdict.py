@@ -168,6 +168,11 @@ def lost(active: Active) -> Verdict:
     return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
 
 
+def unkept(active: Active) -> Verdict:
+    """It came to its end, but its result could not be kept: runs again, unless it must not run twice."""
+    return _again(active, "lost", "its result could not be kept while the disk was full")
+
+
 def located(error: JobError, job: Job) -> bytes:
     """The error as it is stored, with where it happened."""
     error.where = Where(job.executor, job.owner, job.attempt, job.epoch)

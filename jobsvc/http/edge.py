@@ -69,7 +69,7 @@ class Edge:
         self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int, in_thread: InThread
     ) -> None:
         self.in_thread = in_thread
-        self.metrics = Metrics(engine.counters)
+        self.metrics = Metrics(engine.counters, engine.store.refusals)
         self.engine = engine
         self.daemon = daemon
         self.clock = clock

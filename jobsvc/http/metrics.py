@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from jobsvc.ports import WriteRefusal
+
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram: from one durable submit to a long poll."""
@@ -21,8 +23,9 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "submitted": ("Jobs accepted.", ()),
     "ended": ("Jobs that came to their end, by state.", ("task", "state")),
     "back": ("Attempts after which the job went back to waiting, by reason.", ("task", "reason")),
-    "refused": ("Late or unknown reports of workers that changed nothing.", ("what",)),
+    "refused": ("Late or unknown reports of workers that never reached the store.", ("what",)),
     "dropped": ("Times the oldest items or log lines of a job were dropped by its quota.", ("what",)),
+    "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -39,10 +42,12 @@ class Metrics(Collector):
 
     Args:
         counters: the engine's growing counts, read when asked.
+        refusals: the store's, by reason.
     """
 
-    def __init__(self, counters: Mapping[tuple[str, ...], int]) -> None:
+    def __init__(self, counters: Mapping[tuple[str, ...], int], refusals: Mapping[WriteRefusal, int]) -> None:
         self._counters = counters
+        self._refusals = refusals
         self.gauges: Mapping[tuple[str, ...], int] = {}  # as they stood when the metrics were asked for
         self._requests: dict[tuple[str, str, int], int] = {}
         self._buckets: dict[str, list[int]] = {}
@@ -87,6 +92,12 @@ class Metrics(Collector):
             latency.add_metric((route,), _cumulative(list(counts)), self._sums[route])
         yield latency
         yield GaugeMetricFamily("jobsvc_http_connections", "Open connections.", self.open_connections())
+        refused = CounterMetricFamily(
+            "jobsvc_refused_writes", "Writes of attempts that the store's fences refused.", labels=("reason",)
+        )
+        for reason, count in self._refusals.items():  # the keys never change
+            refused.add_metric((reason,), count)
+        yield refused
         yield from self._of_engine()
 
     def _of_engine(self) -> Iterable[Metric]:

@@ -38,6 +38,13 @@ class JobsvcError(Exception):
         self.context = context
 
 
+class CannotWrite(JobsvcError):
+    """The store cannot write for now: the disk is full or read-only, or another process keeps the database locked.
+
+    Nothing of what was asked for is stored, nothing else is lost, and the same write may succeed later.
+    """
+
+
 def invalid_field(pointer: str, detail: str) -> JobsvcError:
     """A field of the envelope is wrong; `pointer` is its JSON pointer."""
     return JobsvcError(

@@ -1,34 +1,32 @@
-"""F2: connections to the database: opened, checked, migrated, and how their errors are told apart.
+"""F2: connections to the database: how they are made, closed and left, and how their errors are told apart.
 
-Runs on whatever thread calls; a connection stays with one thread at a time.
+Runs on whatever thread calls; a connection stays with one thread at a time. Whether a file may be used at all decides
+`opening`.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
 
-from jobsvc.model.errors import JobsvcError
-from jobsvc.ports import Durability
-from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
-from jobsvc.store.statements import VARIABLES_MAX
+from jobsvc.model.errors import CannotWrite
+from jobsvc.store import marks
 
 MEMORY: Final = ":memory:"
 
-SQLITE_MIN: Final = (3, 35, 0)
-"""UPDATE FROM came with 3.33; older than 3.35 is not tested."""
 BUSY_MS: Final = 5_000
 """How long a statement waits for another process's lock, a backup tool's say, before it fails."""
-WRITER_CACHE_KIB: Final = 16 * 1024
-"""Pages of the newest 60,000 jobs or so: what is claimed and settled next is still in memory."""
 READER_CACHE_KIB: Final = 2 * 1024
-CHECKPOINT_PAGES: Final = 4_000
-"""16 MB of WAL before its pages go to the file: a page changed by insert, claim and outcome goes there once."""
-WAL_KEEP_BYTES: Final = 64 * 1024 * 1024
-"""A WAL that grew larger behind a slow reader is cut back to this."""
 STATEMENTS_KEPT: Final = 256
+PROBE_BYTES: Final = 4096
+BUSY_AGAIN_S: Final = 1
+"""`retry_after_s` of what another process's lock or a read-only file system has refused."""
 
 
 class StoreRefused(Exception):
@@ -56,107 +54,6 @@ def connect(path: str) -> sqlite3.Connection:
     )
 
 
-def open_writer(path: str, durability: Durability, make: Connect = connect) -> sqlite3.Connection:
-    """The one connection that writes, made by `make`: database created or migrated, pragmas set.
-
-    Raises:
-        StoreRefused: not a database, not ours, newer than this program, not writable, or SQLite is too old.
-    """
-    if sqlite3.sqlite_version_info < SQLITE_MIN:
-        wanted = ".".join(map(str, SQLITE_MIN))
-        raise StoreRefused(
-            path, f"SQLite {wanted} or later is needed, this Python has {sqlite3.sqlite_version}."
-        )
-    try:
-        db = make(path)
-    except sqlite3.Error as error:
-        raise StoreRefused(
-            path, f"cannot be opened ({error}); check the folder and its permissions."
-        ) from error
-    try:
-        _prepare(db, path, durability)
-    except sqlite3.Error as error:
-        db.close()
-        raise StoreRefused(path, _trouble(error)) from error
-    except StoreRefused:
-        db.close()
-        raise
-    return db
-
-
-def _trouble(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_NOTADB:
-        return "is no SQLite database; move it away, or name another data directory."
-    if code == sqlite3.SQLITE_CORRUPT:
-        return f"is damaged ({error}); restore a backup, or move it away to start empty."
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f"cannot be written ({error}); check the permissions of the file and its folder."
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "is locked by another process; stop that first."
-    if is_disk_full(error):
-        return "cannot be opened, the disk is full; free some space."
-    return f"cannot be used ({error})."
-
-
-def _prepare(db: sqlite3.Connection, path: str, durability: Durability) -> None:
-    version = _check_ours(db, path)
-    db.execute("SELECT json_group_array(json('[]'))")  # built in since 3.38; before that a build may lack it
-    if db.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) < VARIABLES_MAX:
-        raise StoreRefused(
-            path, f"this SQLite was built for fewer than {VARIABLES_MAX} variables in a statement."
-        )
-    if version == 0:
-        # These three hold only when they are set before the first table.
-        db.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    if path != MEMORY:
-        (mode,) = db.execute("PRAGMA journal_mode=WAL").fetchone()
-        if mode != "wal":
-            raise StoreRefused(path, "its file system cannot hold a write-ahead log; use a local disk.")
-    for pragma in (
-        f"synchronous={'FULL' if durability == 'power' else 'NORMAL'}",
-        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-        f"journal_size_limit={WAL_KEEP_BYTES}",
-        f"cache_size=-{WRITER_CACHE_KIB}",
-        "temp_store=MEMORY",
-        "secure_delete=OFF",  # Debian's default; overwriting what is freed doubles the cost of removal
-        "trusted_schema=OFF",
-        "cell_size_check=ON",
-    ):
-        db.execute(f"PRAGMA {pragma}")
-    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        _migrate(db, number, migration)
-
-
-def _check_ours(db: sqlite3.Connection, path: str) -> int:
-    """The number of the last migration applied; 0 for an empty file."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and (application or version or tables):
-        raise StoreRefused(path, "is the database of another program; name another data directory.")
-    if version > len(MIGRATIONS):
-        raise StoreRefused(
-            path,
-            f"was written by a newer jobsvc (schema {version}, this one knows {len(MIGRATIONS)}); start that one.",
-        )
-    return int(version)
-
-
-def _migrate(db: sqlite3.Connection, number: int, statements: tuple[str, ...]) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        for statement in statements:
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version={number}")
-        db.execute("COMMIT")
-    except sqlite3.Error:
-        rollback(db)
-        raise
-
-
 def open_reader(path: str, make: Connect = connect) -> sqlite3.Connection:
     """A connection that cannot write and never checkpoints."""
     db = make(path)
@@ -170,10 +67,48 @@ def open_reader(path: str, make: Connect = connect) -> sqlite3.Connection:
     return db
 
 
-def close_writer(db: sqlite3.Connection) -> None:
-    """Bring everything into the main file and close."""
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+Look = Literal["mode=ro", "immutable=1"]
+
+
+def open_look(path: str, look: Look) -> sqlite3.Connection:
+    """A connection that leaves file and log as they are, also when it is the last to be closed.
+
+    Args:
+        look: `mode=ro` sees the file and its log; `immutable=1` the file alone, as it lies there.
+    """
+    return sqlite3.connect(
+        f"file:{quote(path)}?{look}", uri=True, timeout=BUSY_MS / 1000, isolation_level=None
+    )
+
+
+def close_writer(db: sqlite3.Connection, path: str) -> None:
+    """Say in the database that it was closed, bring everything into the main file, and close.
+
+    Raises:
+        sqlite3.Error: it cannot be written; it is then left as after a crash.
+    """
+    if path != MEMORY:
+        try:
+            marks.leave(db)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error:
+            abandon_writer(db, path)
+            raise
     db.close()
+
+
+def abandon_writer(db: sqlite3.Connection, path: str) -> None:
+    """Close without a checkpoint: after a failed write nothing may be written that could look like a success.
+
+    The last connection to be closed would bring the log into the file. So another is open meanwhile, one that cannot
+    write: the log stays for the next start, which tells good from bad.
+    """
+    with closing(open_look(path, "mode=ro")) as other:
+        with suppress(
+            sqlite3.Error
+        ):  # the read takes the lock that counts; a disk that is gone has no log to save
+            other.execute("PRAGMA schema_version").fetchone()
+        db.close()
 
 
 def rollback(db: sqlite3.Connection) -> None:
@@ -184,15 +119,103 @@ def rollback(db: sqlite3.Connection) -> None:
             db.execute("ROLLBACK")
 
 
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+_SYNC: Final = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's extended result code; 0 where it has none."""
+    return getattr(error, "sqlite_errorcode", 0)
+
+
+def trouble(error: sqlite3.Error) -> str:
+    """Why a database cannot be opened, and what to do, as the rest of a sentence that began with its name."""
+    code = code_of(error) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return "is no SQLite database; move it away, or name another data directory."
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return f"cannot be written ({error}); check the permissions of the file and its folder."
+    if code in _LOCKED:
+        return "is locked by another process; stop that first."
+    if is_disk_full(error):
+        return "cannot be opened, the disk is full; free some space."
+    return f"cannot be used ({error}); look at the kernel's log for errors of the disk."
+
+
 def is_disk_full(error: sqlite3.Error) -> bool:
     """Whether space ran out; nothing was lost, and it goes on when there is space again."""
-    code = getattr(error, "sqlite_errorcode", 0)
+    code = code_of(error)
     # The index of the WAL is a shared memory file, and growing it fails with a code of its own.
     return bool(code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-def disk_full() -> JobsvcError:
+def is_broken(error: BaseException | None) -> bool:
+    """Whether disk or file have failed, for a read: what is there cannot be relied upon any more."""
+    return isinstance(error, sqlite3.Error) and code_of(error) & 0xFF in (
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
+
+
+def disk_full() -> CannotWrite:
     """What each caller of a group gets that found no space."""
-    return JobsvcError(
+    return CannotWrite(
         "disk_full", "The disk of the data directory is full; nothing of this request was stored."
     )
+
+
+def _locked() -> CannotWrite:
+    return CannotWrite(
+        "overloaded",
+        "Another process keeps the database locked; nothing of this request was stored.",
+        retry_after_s=BUSY_AGAIN_S,
+    )
+
+
+def _read_only() -> CannotWrite:
+    return CannotWrite(
+        "overloaded",
+        "The file system of the data directory is read-only; nothing of this request was stored.",
+        retry_after_s=BUSY_AGAIN_S,
+    )
+
+
+def cannot_write(error: sqlite3.Error, path: str) -> CannotWrite | None:
+    """The refusal that the failure of a write amounts to; None when it is fatal: a failed flush above all.
+
+    After a failed flush nobody knows what is on the disk, and the next flush would report success.
+    """
+    code = code_of(error)
+    if is_disk_full(error):
+        return disk_full()
+    if code & 0xFF in _LOCKED:
+        return _locked()
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        return _read_only()
+    if code & 0xFF == sqlite3.SQLITE_IOERR and code not in _SYNC and path != MEMORY:
+        # SQLite does not tell what the kernel said; a write of our own in the same folder does.
+        said = _probe(path)
+        if said == errno.EROFS:
+            return _read_only()
+        if said in (errno.ENOSPC, errno.EDQUOT):
+            return disk_full()
+    return None
+
+
+def _probe(path: str) -> int | None:
+    """What the kernel says to a small write beside the database: its error number, or None when it takes it."""
+    file = Path(path + "-probe")
+    try:
+        probe = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(probe, bytes(PROBE_BYTES), 0)
+            os.fsync(probe)
+        finally:
+            os.close(probe)
+            file.unlink()
+    except OSError as error:
+        return error.errno
+    return None

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
-from jobsvc.ports import Append, Claim, Durability, JobFilter, Move, Recovered, Settled, Step, Submitted
+from jobsvc.ports import (
+    Append,
+    Claim,
+    Durability,
+    JobFilter,
+    Move,
+    Recovered,
+    Settled,
+    Step,
+    Submitted,
+    WriteRefusal,
+)
+from jobsvc.store.session import Refused
 
 _Jobs = list[Job]
 _Chunks = list[Chunk]
@@ -21,6 +34,21 @@ class StoreFace(ABC):
     """Every method of `Store`; what each promises is said there."""
 
     durability: Durability
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._refusals: dict[WriteRefusal, int] = dict.fromkeys(get_args(WriteRefusal), 0)
+        self.refusals: Mapping[WriteRefusal, int] = self._refusals
+
+    def _count(self, refused: Sequence[Refused]) -> None:
+        """Count and log what fences have refused. Runs where the answers are given: on the reactor."""
+        for write in refused:
+            self._refusals[write.reason] += 1
+            self._log.warn(
+                "{what} of job {job} (row {no}) epoch {epoch} by {owner} refused: {reason}",
+                what=write.what, job=None if write.job_id is None else write.job_id.hex(), no=write.no,
+                epoch=write.epoch, owner=write.owner, reason=write.reason, action="write_refused",
+            )  # fmt: skip
 
     @abstractmethod
     def _write(self, kind: str, *args: Any) -> Deferred[Any]:

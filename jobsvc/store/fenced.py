@@ -1,7 +1,7 @@
 """F2: the writes of attempts: chunks, outcomes, steps. Each names its attempt, and an older one changes nothing.
 
 A batch is one statement for many attempts. When it changes fewer rows than it has, some fence has refused: then
-`Short` ends the transaction, and it is done again with one statement for each.
+`Short` ends the transaction, and it is done again with one statement for each, and each refusal gets its reason.
 Runs inside the writer's transaction.
 """
 
@@ -11,33 +11,82 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from jobsvc.model.events import Chunk
 from jobsvc.model.job import RESULT_LARGE
 from jobsvc.model.limits import INLINE_MAX_BYTES
-from jobsvc.model.states import FINAL, State
-from jobsvc.ports import Append, Settled, Step
+from jobsvc.model.states import ACTIVE, FINAL, State
+from jobsvc.ports import Append, Settled, Step, WriteRefusal
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import CHUNK_COLUMNS
-from jobsvc.store.session import Session, Short, run_alike, run_rows, worth_sharing
+from jobsvc.store.session import Refused, Session, Short, run_alike, run_rows, worth_sharing
 
 T = TypeVar("T")
 
 STEPS_TO: Final[frozenset[State]] = frozenset(("stopping", "retrying", "queued"))
 
 
-def each_or_all(write: Callable[[Sequence[T]], int], rows: Sequence[T], *, each: bool) -> list[bool]:
+class Fence(NamedTuple):
+    """The attempt that a write names."""
+
+    no: int
+    epoch: int
+    owner: str
+
+
+def each_or_all(
+    session: Session,
+    what: str,
+    write: Callable[[Sequence[T]], int],
+    rows: Sequence[T],
+    fence: Callable[[T], Fence],
+    *,
+    each: bool,
+) -> list[bool]:
     """Which of `rows` were written. All at once; or each alone, when it is known that a fence refuses some.
+
+    Args:
+        what: the kind of the writes, for the note of a refusal.
+        fence: the attempt that a row names.
 
     Raises:
         Short: all at once, and not all were written.
     """
     if each:
-        return [write([row]) == 1 for row in rows]
+        return [write([row]) == 1 or _note(session, what, fence(row)) for row in rows]
     if rows and write(rows) != len(rows):
         raise Short
     return [True] * len(rows)
+
+
+def _note(session: Session, what: str, fence: Fence) -> Literal[False]:
+    """Remember why this write was refused, for when the transaction has been committed."""
+    row = session.db.execute(sql.REFUSED_ROW, (fence.no,)).fetchone()
+    job_id = None if row is None else row[0]
+    session.refused.append(Refused(what, job_id, *fence, _reason(fence, row)))
+    return False
+
+
+def _reason(fence: Fence, row: tuple[bytes, int, str | None, State] | None) -> WriteRefusal:
+    if row is None:
+        return "gone"
+    _, epoch, owner, state = row
+    if epoch != fence.epoch:
+        return "epoch"
+    if state in FINAL:
+        return "final"
+    if state in ACTIVE and owner != fence.owner:
+        return "owner"
+    return "state"
+
+
+def _of_append(append: Append) -> Fence:
+    return Fence(append.chunk.no, append.chunk.epoch, append.owner)
+
+
+def _of_end(end: Settled | Step) -> Fence:
+    return Fence(end.no, end.epoch, end.owner)
 
 
 # -- chunks ----------------------------------------------------------------------------------------------------------
@@ -45,7 +94,7 @@ def each_or_all(write: Callable[[Sequence[T]], int], rows: Sequence[T], *, each:
 
 def append(session: Session, appends: Sequence[Append], *, each: bool) -> list[bool]:
     """Store chunks of running attempts."""
-    return each_or_all(lambda rows: _append(session, rows), appends, each=each)
+    return each_or_all(session, "append", partial(_append, session), appends, _of_append, each=each)
 
 
 def _append(session: Session, appends: Sequence[Append]) -> int:
@@ -63,7 +112,7 @@ def _append(session: Session, appends: Sequence[Append]) -> int:
     progress: dict[int, Append] = {a.chunk.no: a for a in appends if a.chunk.kind == "progress"}
     for last in progress.values():
         newest = last.chunk.body.rsplit(b"\n", 1)[-1]
-        session.db.execute(sql.PROGRESS, (newest, last.chunk.last, last.revision, last.chunk.no))
+        session.db.execute(sql.PROGRESS, (newest, last.chunk.last, last.revision, *_of_append(last)))
     for a in appends:
         if a.drop_from:
             parameters = (a.chunk.no, a.chunk.kind, a.chunk.stream, a.drop_from, a.drop_through)
@@ -99,7 +148,7 @@ def settle_and_step(
     ):
         stepped[place] = written
     _no_two(ends, each=each)
-    ended = each_or_all(lambda rows: _settle(session, rows), ends, each=each)
+    ended = each_or_all(session, "settle", partial(_settle, session), ends, _of_end, each=each)
     late = [place for place in range(len(steps)) if place not in set(early)] if early else range(len(steps))
     for place, written in zip(
         late, _step_all(session, [steps[place] for place in late], each=each), strict=True
@@ -171,7 +220,7 @@ def _check_target(state: State, allowed: Iterable[State]) -> None:
 def _step_all(session: Session, steps: Sequence[Step], *, each: bool) -> list[bool]:
     """Change active jobs without ending them, with their state events and the attempts that ended."""
     _no_two(steps, each=each)
-    return each_or_all(lambda rows: _step(session, rows), steps, each=each)
+    return each_or_all(session, "step", partial(_step, session), steps, _of_end, each=each)
 
 
 def _step(session: Session, steps: Sequence[Step]) -> int:

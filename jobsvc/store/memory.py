@@ -21,6 +21,7 @@ class InlineStore(StoreFace):
     durability: Durability = "memory"
 
     def __init__(self) -> None:
+        super().__init__()
         self._store = SqliteStore()
 
     def open(self) -> Deferred[None]:
@@ -32,7 +33,12 @@ class InlineStore(StoreFace):
         return execute(self._store.close)
 
     def _write(self, kind: str, *args: Any) -> Deferred[Any]:
-        return execute(lambda: self._store.group((Call(kind, args),))[0])
+        return execute(self._group, Call(kind, args))
+
+    def _group(self, call: Call) -> Any:
+        (answer,) = self._store.group((call,))
+        self._count(self._store.take_refused())
+        return answer
 
     def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
         read: Callable[..., Any] = getattr(self._store.reads, kind)

@@ -24,7 +24,7 @@ def recover(session: Session, now: int) -> Recovered:
     """Every active job → queued, or cancelled when that was asked, or failed `lost` with `on_lost=fail`."""
     session.db.execute(sql.ORPHANS_GONE, (now,))
     jobs = jobs_of(session.value(sql.INTERRUPTED), session.policies)
-    done = Recovered()
+    done = Recovered(unclean=session.unclean)
     if not jobs:
         return done
     nos = nos_text([job.no for job in jobs])

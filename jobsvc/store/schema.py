@@ -112,7 +112,7 @@ CREATE TABLE payload (
 # Thousands of jobs share one policy text; the number in their row saves a third of what is written per job.
 _POLICIES = "CREATE TABLE policies (no INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)"
 
-# `last_no`: the largest job number ever given, for when the newest jobs have been removed.
+# `last_no`: the largest job number ever given, for when the newest jobs have been removed. The others: see `marks`.
 _META = "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
 
 _INDEXES = (
@@ -125,7 +125,15 @@ _INDEXES = (
     "CREATE INDEX chunks_items ON chunks (no, stream, n) WHERE n IS NOT NULL",
 )
 
+# The last line of defence of the outcome, whatever a statement forgets: no column of a final row changes, it can only
+# be removed. `finished_at` is set with every final state and only then; comparing the state costs 2.5 µs an UPDATE,
+# this 0.2 µs. AFTER is cheaper than BEFORE, after which the row must be looked up again; ABORT undoes the statement.
+_FINAL_TRIGGER = """
+CREATE TRIGGER jobs_final AFTER UPDATE ON jobs WHEN OLD.finished_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a final job does not change'); END"""
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (_JOBS, _CHUNKS, _ATTEMPTS, _PAYLOAD, _POLICIES, _META, *_INDEXES),
-)  # fmt: skip
+    (_FINAL_TRIGGER,),
+)
 """Migration n (from 1) is `MIGRATIONS[n - 1]`, its statements in order."""

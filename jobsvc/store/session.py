@@ -8,11 +8,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import methodcaller
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from jobsvc.model.job import Job
+from jobsvc.ports import WriteRefusal
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import Policies
 
@@ -37,6 +38,23 @@ _copy: Callable[[Job], Job] = methodcaller("__copy__")  # half the time of copy.
 
 class Short(Exception):
     """A fence refused part of a batch: the group is rolled back and done again one write at a time."""
+
+
+class Refused(NamedTuple):
+    """A write of an attempt that its fence has refused.
+
+    Attributes:
+        what: `append`, `settle` or `step`.
+        job_id: None when there is no such job any more.
+        no, epoch, owner: of the attempt that wanted to write.
+    """
+
+    what: str
+    job_id: bytes | None
+    no: int
+    epoch: int
+    owner: str
+    reason: WriteRefusal
 
 
 class Fresh:
@@ -65,10 +83,16 @@ class Fresh:
 
 
 class Session:
-    """The writer's connection with its memory."""
+    """The writer's connection with its memory.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    Args:
+        unclean: the last daemon on this database ended without closing it.
+    """
+
+    def __init__(self, db: sqlite3.Connection, *, unclean: bool = False) -> None:
         self.db = db
+        self.unclean = unclean
+        self.refused: list[Refused] = []  # in this transaction
         self.policies = Policies()
         self.fresh = Fresh()
         self.last_no: int = db.execute(sql.LAST_NO).fetchone()[0]
@@ -77,6 +101,7 @@ class Session:
 
     def begin(self) -> None:
         """At the start of a transaction."""
+        self.refused = []
         if self._stale:
             self.policies.load(self.db.execute(sql.POLICIES).fetchall())
             self._stale = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, cast
@@ -17,15 +18,15 @@ from jobsvc.store import changes, claiming, fenced, recovery, submitting
 from jobsvc.store.connection import (
     MEMORY,
     Connect,
+    abandon_writer,
+    cannot_write,
     close_writer,
     connect,
-    disk_full,
-    is_disk_full,
-    open_writer,
     rollback,
 )
+from jobsvc.store.opening import Opened, open_writer, wall_us
 from jobsvc.store.reads import Reads
-from jobsvc.store.session import Session, Short
+from jobsvc.store.session import Refused, Session, Short
 
 
 class Call(NamedTuple):
@@ -46,42 +47,72 @@ class SqliteStore:
         path: of the database file; `:memory:` for one that ends with the object.
         durability: `power` flushes every commit to the disk; `process` survives the death of the process only.
         make: makes the connection.
+        now_us: the wall clock, for the name of a backup.
     """
 
-    def __init__(self, path: str = MEMORY, durability: Durability = "power", make: Connect = connect) -> None:
+    def __init__(
+        self,
+        path: str = MEMORY,
+        durability: Durability = "power",
+        make: Connect = connect,
+        now_us: Callable[[], int] = wall_us,
+    ) -> None:
         self.path = path
         self._make = make
+        self._now_us = now_us
+        self.opened = Opened()
         self.durability: Durability = "memory" if path == MEMORY else durability
 
     # -- life
     def open(self) -> None:
-        """Open or create the database and migrate it. Raises `StoreRefused`."""
-        self._db = open_writer(self.path, self.durability, self._make)
-        self._session = Session(self._db)
+        """Open or create the database, check and migrate it: `opened` tells. Raises `StoreRefused`."""
+        self._db, self.opened = open_writer(self.path, self.durability, self._make, self._now_us)
+        self._session = Session(self._db, unclean=self.opened.unclean)
         self.policies = self._session.policies
         self.reads = Reads(self._db, self.policies)
 
     def close(self) -> None:
-        """Checkpoint and close."""
-        close_writer(self._db)
+        """Mark as closed, checkpoint and close.
+
+        Raises:
+            CannotWrite, sqlite3.Error: what was stored is kept, but the next start finds it as after a crash.
+        """
+        with self._refusing():
+            close_writer(self._db, self.path)
+
+    def abandon(self) -> None:
+        """Close after a fatal failure: nothing more is written, as if the process had been killed."""
+        abandon_writer(self._db, self.path)
+
+    def take_refused(self) -> list[Refused]:
+        """The writes of attempts that the last group's fences have refused, now the caller's."""
+        refused, self._session.refused = self._session.refused, []
+        return refused
 
     # -- groups
     def group(self, calls: Sequence[Call]) -> list[Any]:
         """Run these calls in one transaction; their answers in the order of the calls.
 
         Raises:
-            JobsvcError: `disk_full`; nothing of the group was stored.
-            sqlite3.Error: any other failure of the database; nothing was stored either.
+            CannotWrite: for now; nothing of the group was stored.
+            sqlite3.Error: any other failure of the database, which is fatal; nothing was stored either.
         """
-        try:
+        with self._refusing():
             try:
                 return self._transaction(calls, each=False)
             except Short:
                 return self._transaction(calls, each=True)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What passes is a refusal, no failure."""
+        try:
+            yield
         except sqlite3.Error as error:
-            if is_disk_full(error):
-                raise disk_full() from error
-            raise
+            refusal = cannot_write(error, self.path)
+            if refusal is None:
+                raise
+            raise refusal from error
 
     def _transaction(self, calls: Sequence[Call], *, each: bool) -> list[Any]:
         self._db.execute("BEGIN IMMEDIATE")

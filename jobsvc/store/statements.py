@@ -197,8 +197,13 @@ def insert_chunks(count: int) -> str:
     )
 
 
-PROGRESS: Final = "UPDATE jobs SET progress=?, seq=max(seq, ?), revision=max(revision, ?) WHERE no=?"
+PROGRESS: Final = (
+    "UPDATE jobs SET progress=?,seq=max(seq, ?),revision=max(revision, ?)"
+    f" WHERE no=? AND epoch=? AND owner=? AND {ACTIVE_WHEN}"
+)
 """The newest progress in the row, so that one read shows it; comes after its chunk has passed the fence."""
+REFUSED_ROW: Final = "SELECT id, epoch, owner, state FROM jobs WHERE no=?"
+"""What a fence saw that refused a write of this job."""
 NEXT_ITEM: Final = (
     "SELECT coalesce((SELECT n+count FROM chunks WHERE no=? AND stream=? AND n IS NOT NULL"
     " ORDER BY n DESC LIMIT 1), 1)"

@@ -14,15 +14,15 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jobsvc.model.errors import JobsvcError
+from jobsvc.model.errors import CannotWrite, JobsvcError
 from jobsvc.ports import Durability
 from jobsvc.runtime.threads import NamedPool
-from jobsvc.store.connection import open_reader
+from jobsvc.store.connection import is_broken, open_reader
 from jobsvc.store.face import StoreFace
 from jobsvc.store.reads import Reads
+from jobsvc.store.session import Refused
 from jobsvc.store.sqlite import MERGED, Call, SqliteStore
 
 GROUP_ROWS_MAX: Final = 2_000
@@ -34,6 +34,8 @@ READS_WAITING_MAX: Final = 10_000
 """More than all connections the daemon accepts can ask for at once."""
 
 T = TypeVar("T")
+_Asked = tuple[Call, Deferred[Any], int]
+"""A call, who waits for its answer, and how many groups were known then not to have been written for now."""
 _Answer = tuple[Deferred[Any], Any]
 
 
@@ -44,11 +46,9 @@ class ThreadedStore(StoreFace):
         path: of the database file.
         durability: `power` or `process`.
         reactor: where answers are delivered.
-        on_fatal: told when a write failed for another reason than a full disk. What was asked for has then been
-            answered with that failure, and so is everything after it: the daemon must end and start again.
+        on_fatal: told once when a write failed for good, or a read found file or disk broken. Every write after that is
+            answered with that failure, and nothing is written any more: the daemon must end and start again.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -57,11 +57,15 @@ class ThreadedStore(StoreFace):
         reactor: IReactorFromThreads,
         on_fatal: Callable[[Failure], None],
     ) -> None:
+        super().__init__()
         self._store = SqliteStore(path, durability)
         self.durability = durability
         self._reactor = reactor
         self._on_fatal = on_fatal
-        self._inbox: SimpleQueue[tuple[Call, Deferred[Any]] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._full_groups = 0  # groups that could not be written for now; the writer counts
+        self._passing: CannotWrite | None = None  # why the last of them could not
+        self._known_groups = 0  # …and how many of them the reactor has been told of
         self._submits_waiting = 0
         self._broken: Failure | None = None
         self._ended: Deferred[None] = Deferred()
@@ -78,7 +82,7 @@ class ThreadedStore(StoreFace):
         return self._opened
 
     def close(self) -> Deferred[None]:
-        """End the readers, finish the writes in hand, checkpoint, end the writer."""
+        """End the readers, finish the writes in hand, checkpoint (not after a fatal failure), end the writer."""
 
         async def in_order() -> None:
             await self._pool.stop()
@@ -99,11 +103,17 @@ class ThreadedStore(StoreFace):
                 )
             self._submits_waiting += len(args[0])
         answer: Deferred[Any] = Deferred()
-        self._inbox.put((Call(kind, args), answer))
+        self._inbox.put((Call(kind, args), answer, self._known_groups))
         return answer
 
     def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
-        return self._pool.run(self._read_here, kind, args, options)
+        return self._pool.run(self._read_here, kind, args, options).addErrback(self._unread)
+
+    def _unread(self, failure: Failure) -> Failure:
+        if is_broken(failure.value) and self._broken is None:
+            self._broken = failure
+            self._fatal("a read of {path} failed", failure)
+        return failure
 
     # -- reader threads
     def _read_here(self, kind: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -122,17 +132,26 @@ class ThreadedStore(StoreFace):
             self._reactor.callFromThread(self._opened.errback, Failure())
             self._reactor.callFromThread(self._ended.callback, None)  # a close must not wait for this thread
             return
-        self._reactor.callFromThread(self._opened.callback, None)
+        self._reactor.callFromThread(self._open)
         while (group := self._gather()) is not None:
             self._run(group)
         try:
-            self._store.close()
+            if self._broken is None:
+                self._store.close()
+            else:
+                self._store.abandon()
+        except CannotWrite as refusal:
+            self._log.warn(
+                "{path} could not be closed: {refusal} The next start will check it.",
+                path=self._store.path, refusal=refusal.detail, action="not_closed",
+            )  # fmt: skip
+            self._reactor.callFromThread(self._ended.callback, None)
         except Exception:  # noqa: BLE001 - as above, for `close`
             self._reactor.callFromThread(self._ended.errback, Failure())
         else:
             self._reactor.callFromThread(self._ended.callback, None)
 
-    def _gather(self) -> list[tuple[Call, Deferred[Any]]] | None:
+    def _gather(self) -> list[_Asked] | None:
         """Wait for the first call, then take all that wait with it; None when the store is closed."""
         first = self._inbox.get()
         if first is None:
@@ -151,33 +170,72 @@ class ThreadedStore(StoreFace):
             rows += _rows(waiting[0])
         return group
 
-    def _run(self, group: list[tuple[Call, Deferred[Any]]]) -> None:
-        submitted = sum(len(call.args[0]) for call, _ in group if call.kind == "submit")
+    def _run(self, group: list[_Asked]) -> None:
+        submitted = sum(len(call.args[0]) for call, _, _ in group if call.kind == "submit")
         fatal: Failure | None = None
+        refused: list[Refused] = []
         try:
             if self._broken is not None:
                 self._broken.raiseException()
-            answers = self._store.group([call for call, _ in group])
+            answers = self._written(group)
+            refused = self._store.take_refused()
         except JobsvcError as refusal:
             answers = [Failure(refusal) for _ in group]
         except Exception as error:  # noqa: BLE001 - every caller is told, and the daemon
             if self._broken is None:
                 self._broken = fatal = Failure()
             answers = [Failure(error) for _ in group]
-        delivered = [(deferred, answer) for (_, deferred), answer in zip(group, answers, strict=True)]
-        self._reactor.callFromThread(self._deliver, delivered, submitted, fatal)
+        delivered = [(deferred, answer) for (_, deferred, _), answer in zip(group, answers, strict=True)]
+        self._reactor.callFromThread(self._deliver, delivered, submitted, refused, fatal, self._full_groups)
+
+    def _written(self, group: list[_Asked]) -> list[Any]:
+        if group[0][2] != self._full_groups and self._passing is not None:
+            # Asked for in ignorance of a full disk: what was to come before it is not stored, so neither is this.
+            raise self._passing.with_traceback(None)
+        try:
+            return self._store.group([call for call, _, _ in group])
+        except CannotWrite as refusal:
+            self._full_groups += 1
+            self._passing = refusal
+            raise
 
     # -- back on the reactor
-    def _deliver(self, answers: list[_Answer], submitted: int, fatal: Failure | None) -> None:
+    def _open(self) -> None:
+        opened = self._store.opened
+        if opened.backup is not None:
+            self._log.info(
+                "the database had schema {schema}; it was migrated, and is kept as it was in {backup}",
+                schema=opened.migrated_from, backup=str(opened.backup), action="migrated",
+            )  # fmt: skip
+        if opened.unclean:
+            self._log.warn(
+                "the last daemon on {path} ended without closing it; the file was checked in {checked_s:.3f} s",
+                path=self._store.path, checked_s=opened.checked_s, action="unclean_start",
+            )  # fmt: skip
+        self._opened.callback(None)
+
+    def _fatal(self, words: str, failure: Failure) -> None:
+        self._log.failure(words, failure, path=self._store.path, action="store_failed")
+        self._on_fatal(failure)
+
+    def _deliver(
+        self,
+        answers: list[_Answer],
+        submitted: int,
+        refused: list[Refused],
+        fatal: Failure | None,
+        full_groups: int,
+    ) -> None:
         self._submits_waiting -= submitted
+        self._count(refused)
+        self._known_groups = full_groups
         for deferred, answer in answers:
             if isinstance(answer, Failure):
                 deferred.errback(answer)
             else:
                 deferred.callback(answer)
         if fatal is not None:
-            self._log.failure("a write to {path} failed", fatal, path=self._store.path, action="store_failed")
-            self._on_fatal(fatal)
+            self._fatal("a write to {path} failed", fatal)
 
 
 def _rows(call: Call) -> int:

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from jobsvc.engine.engine import Engine, EngineConfig
-from jobsvc.model.errors import Exit, JobError, JobsvcError, Kind
+from jobsvc.model.errors import CannotWrite, Exit, JobError, JobsvcError, Kind
 from jobsvc.model.events import Chunk, event_lines
 from jobsvc.model.frames import Begin, Cancel, Items, Log, Message, Progress, Recall, Result, Returned, Start
 from jobsvc.model.job import Job, Submit
@@ -243,7 +243,7 @@ class PumpedStore(InlineStore):
         if self._full:
             self._full -= 1
             for _, answer in group:
-                answer.errback(JobsvcError("disk_full", "no space left on the device"))
+                answer.errback(CannotWrite("disk_full", "no space left on the device"))
             return
         answers = self._store.group([call for call, _ in group])
         for (_, answer), value in zip(group, answers, strict=True):
@@ -370,6 +370,16 @@ class Rig:
             and not any(board.running.values())
             and not board.active
         )
+
+
+Slow = tuple[Rig, PumpedStore]
+
+
+def at_once(slow: Slow) -> tuple[Rig, PumpedStore]:
+    """The store answers at once until the test says `held`."""
+    rig, store = slow
+    store.held = False
+    return rig, store
 
 
 class Event(msgspec.Struct):

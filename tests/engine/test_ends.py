@@ -277,7 +277,7 @@ def test_the_store_has_the_last_word(rig: Rig) -> None:
     active.job.owner = "someone else"
     waiting = rig.engine.wait(job.id, "default", 60)
     worker.succeed(job)
-    assert rig.engine.counters["refused", "settle"] == 1
+    assert rig.store.refusals["owner"] == 1
     assert not waiting.called
     stored = result_of(rig.store.get(job.id))
     assert stored is not None

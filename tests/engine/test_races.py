@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from twisted.internet.defer import Deferred
 
 from jobsvc.model.errors import Exit
 from jobsvc.ports import Death
-from tests.engine.fakes import PumpedStore, Rig, error_of, result_of
-
-if TYPE_CHECKING:
-    from tests.conftest import FlushFailures
-
-Slow = tuple[Rig, PumpedStore]
-
-
-def at_once(slow: Slow) -> tuple[Rig, PumpedStore]:
-    """The store answers at once until the test says `held`."""
-    rig, store = slow
-    store.held = False
-    return rig, store
+from tests.engine.fakes import Slow, at_once, error_of, result_of
 
 
 def test_claim_and_death_of_the_worker(slow: Slow) -> None:
@@ -280,96 +266,6 @@ def test_two_cancels_at_once(slow: Slow) -> None:
     assert len(worker.cancels) == 1
     rig.clock.advance(0)
     assert len(worker.killed) == 1
-
-
-def test_cancel_and_a_full_disk(slow: Slow) -> None:
-    """Refused as a whole: nothing was asked, the attempt goes on and its end is recorded."""
-    rig, store = at_once(slow)
-    worker = rig.worker()
-    job = rig.submit("add", {"a": 1})
-    worker.begin(job)
-    store.held = True
-    cancelled = rig.cancel(job)
-    store.fail_next()
-    store.pump()
-    assert error_of(cancelled).code == "disk_full"
-    assert rig.state(job) == ("running", None)
-    assert worker.cancels == []
-    worker.succeed(job, b"1")
-    store.settle_down()
-    assert rig.state(job) == ("succeeded", None)
-    assert [event.seq for event in rig.read(job)] == [1, 2, 3]
-    assert rig.free()
-
-
-def test_cancel_and_death_and_a_full_disk(slow: Slow) -> None:
-    """It was not stopped by a cancel that was never accepted: it crashed."""
-    rig, store = at_once(slow)
-    worker = rig.worker()
-    job = rig.submit("add", {"a": 1})
-    worker.begin(job)
-    store.held = True
-    cancelled = rig.cancel(job)
-    worker.crash()
-    store.fail_next()
-    store.pump()
-    assert error_of(cancelled).code == "disk_full"
-    store.settle_down()
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "crashed")
-
-
-def test_an_outcome_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> None:
-    """It waits in memory until there is room, and nobody is told before."""
-    rig, store = at_once(slow)
-    worker = rig.worker()
-    job = rig.submit("add", {"a": 1})
-    other = rig.submit("flaky")
-    waiting = rig.engine.wait(job.id, "default", 60)
-    store.held = True
-    worker.succeed(job, b"1")
-    store.fail_next(2)
-    store.pump()
-    assert not waiting.called
-    rig.clock.advance(1)
-    store.pump()
-    rig.clock.advance(1)
-    store.settle_down()
-    assert result_of(waiting).result == b"1"
-    rig.clock.advance(1)
-    store.settle_down()
-    worker.fail(other)
-    store.fail_next()
-    store.pump()
-    assert rig.state(other)[0] == "running"
-    rig.clock.advance(1)
-    store.settle_down()
-    assert rig.state(other)[0] == "retrying"
-    assert flush_failures()  # of the claims that were made meanwhile
-
-
-def test_chunks_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> None:
-    """Their producer gets no credit; the job goes on to its end, and a reader is told what is missing."""
-    rig, store = at_once(slow)
-    worker = rig.worker("io")
-    job = rig.submit("thumbnail")
-    worker.begin(job)
-    store.held = True
-    sent = len(worker.sent)
-    worker.items(job, 1, 2)
-    store.fail_next()
-    store.pump()
-    assert len(flush_failures()) == 1
-    assert len(worker.sent) == sent
-    worker.succeed(job)
-    store.settle_down()
-    events = rig.read(job)
-    assert [(event.seq, event.kind) for event in events] == [
-        (1, "job"),
-        (2, "state"),
-        (4, "gap"),
-        (5, "state"),
-    ]
-    assert events[2].data["from"] == 3
 
 
 def test_a_requeue_and_the_next_claim_in_one_group(slow: Slow) -> None:

@@ -87,6 +87,18 @@ def test_metrics(house: House) -> None:
     other.close()
 
 
+def test_refused_writes_are_counted_by_reason(house: House) -> None:
+    """An outcome that another attempt's fence refuses; every reason is there from the start."""
+    house.submit()
+    (active,) = house.engine.board.active.values()
+    active.job.owner = "someone else"
+    house.worker.succeed(house.worker.started.pop())
+    text = house.ask("GET", "/metrics").body.decode()
+    assert 'jobsvc_refused_writes_total{reason="owner"} 1.0' in text
+    for reason in ("gone", "epoch", "final", "state"):
+        assert f'jobsvc_refused_writes_total{{reason="{reason}"}} 0.0' in text
+
+
 def test_the_description_is_valid_and_has_an_etag(house: House) -> None:
     """OpenAPI 3.1 by its own validator; the same ETag back gives 304."""
     reply = house.ask("GET", "/openapi.json")

@@ -180,7 +180,7 @@ def test_gap_and_end_have_no_id() -> None:
 
 def test_latency_falls_into_its_bucket() -> None:
     """Bounds are inclusive, as Prometheus wants them; the last bucket takes the rest."""
-    metrics = Metrics({})
+    metrics = Metrics({}, {})
     for elapsed_s in (0.0, BUCKETS_S[0], BUCKETS_S[0] * 1.01, 1e9):
         metrics.observe("r", "GET", 200, elapsed_s)
     text = metrics.exposition().decode()

@@ -350,9 +350,10 @@ def test_an_old_sqlite_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_locked_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that writes holds up the start for a moment, not for ever."""
     monkeypatch.setattr(connection, "BUSY_MS", 0)
+    open_store(file).close()
     other = sqlite3.connect(file, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StoreRefused, match="locked"):
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreRefused, match="is locked by another process"):
         open_store(file)
     other.close()
 

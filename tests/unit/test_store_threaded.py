@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from jobsvc.model.errors import JobsvcError
+from jobsvc.model.errors import CannotWrite, JobsvcError
 from jobsvc.ports import Claim, JobFilter
 from jobsvc.store import threaded
 from jobsvc.store.connection import StoreRefused
@@ -127,7 +127,7 @@ def test_a_full_disk_is_a_refusal(story: Story) -> None:
     """Each caller gets `disk_full`; the daemon lives, and the next write is tried."""
     first = story.hold()
     second = story.store.purge(NOW, 10)
-    story.gate.trouble = JobsvcError("disk_full", "full")
+    story.gate.trouble = CannotWrite("disk_full", "full")
     story.gate.opened.set()
     for answer in (first, second):
         with pytest.raises(JobsvcError, match="full"):
@@ -135,6 +135,24 @@ def test_a_full_disk_is_a_refusal(story: Story) -> None:
     story.gate.trouble = None
     assert len(story.reactor.wait(story.store.submit([job_of()]))) == 1
     assert story.fatal == []
+
+
+def test_what_was_asked_in_ignorance_of_a_full_disk_is_refused_too(story: Story) -> None:
+    """F32: a later write never passes an earlier one that found no space: an outcome never passes the output."""
+    first = story.hold()
+    second = story.store.submit([job_of()])
+    story.gate.trouble = CannotWrite("disk_full", "full")
+    story.gate.opened.set()
+    third = story.store.submit([job_of()])
+    for answer in (first, second):
+        with pytest.raises(JobsvcError, match="full"):
+            story.reactor.wait(answer)
+    story.gate.trouble = None
+    with pytest.raises(JobsvcError) as refused:
+        story.reactor.wait(third)
+    assert refused.value.code == "disk_full"
+    assert len(story.reactor.wait(story.store.submit([job_of()]))) == 1
+    assert [len(group) for group in story.gate.groups] == [1, 1], "the second and third were never tried"
 
 
 def test_too_many_waiting_jobs_are_refused(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

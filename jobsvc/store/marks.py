@@ -1,0 +1,107 @@
+"""F2: marks in the database that say how the last daemon left it, and whether its write-ahead log is its own.
+
+All are rows of `meta`. `in_use` is 1 while a daemon has the database open, 0 after a clean stop. `identity` is a random
+number for the life of the database, `life` one for each opening. `log` is the first salt of the write-ahead log of that
+opening: SQLite adds 1 to it whenever it begins the log anew, so a log that lies beside the file must bear a number a
+little above the one in the file, else it is of another database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+IN_USE: Final = "in_use"
+IDENTITY: Final = "identity"
+LIFE: Final = "life"
+LOG: Final = "log"
+
+LOG_HEADER_BYTES: Final = 32
+_LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
+_SALT: Final = slice(16, 20)
+LOG_STARTS_MAX: Final = 1 << 20
+"""How often one daemon may begin its log anew: at 16 MB each, 16 TB. A foreign log passes by chance once in 4,096."""
+
+_SET: Final = (
+    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value"
+)
+_SET_RANDOM: Final = (
+    "INSERT INTO meta (name, value) VALUES (?, random()) ON CONFLICT (name)"
+    " DO UPDATE SET value=excluded.value"
+)
+_SET_ONCE: Final = "INSERT INTO meta (name, value) VALUES (?, random()) ON CONFLICT (name) DO NOTHING"
+_READ: Final = "SELECT name, value FROM meta"
+
+
+class Marks(NamedTuple):
+    """The marks as they stand; None where a program wrote that knew none."""
+
+    in_use: int | None = None
+    identity: int | None = None
+    life: int | None = None
+    log: int | None = None
+
+
+def log_file(path: str) -> Path:
+    """Where SQLite keeps the write-ahead log of the database `path`."""
+    return Path(path + "-wal")
+
+
+def log_number(path: str) -> int | None:
+    """The first salt of the database's write-ahead log; None when there is no log, or nothing in it."""
+    try:
+        with log_file(path).open("rb") as file:
+            header = file.read(LOG_HEADER_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    if len(header) <= LOG_HEADER_BYTES or int.from_bytes(header[:4], "big") not in _LOG_MAGIC:
+        return None
+    return int.from_bytes(header[_SALT], "big")
+
+
+def read(db: sqlite3.Connection) -> Marks:
+    """The marks of a database that has the table `meta`."""
+    found = dict(db.execute(_READ).fetchall())
+    return Marks(*(found.get(name) for name in (IN_USE, IDENTITY, LIFE, LOG)))
+
+
+def own_log(number: int | None, file: Marks, both: Marks) -> bool:
+    """Whether a log is that of the database.
+
+    Args:
+        number: of the log; None when there is nothing in it.
+        file: the marks in the file alone.
+        both: the marks in the file and the log together.
+    """
+    if number is None or file.identity is None:
+        return True
+    if file.log is not None and (number - file.log) % (1 << 32) < LOG_STARTS_MAX:
+        return True
+    # Killed just after it was opened: the log's number had not reached the file, but the opening itself is in the log.
+    return both.identity == file.identity and both.life != file.life
+
+
+def born(db: sqlite3.Connection) -> None:
+    """Give a database an identity of its own: a new one, or a copy, which must not take up the log of the first."""
+    db.execute("DELETE FROM meta WHERE name IN (?, ?)", (LIFE, LOG))
+    db.execute(_SET_RANDOM, (IDENTITY,))
+    db.execute(_SET, (IN_USE, 0))
+
+
+def take(db: sqlite3.Connection, path: str) -> None:
+    """Mark the database as in use, durably and in the file itself, where it outlives the loss of the log."""
+    db.execute("BEGIN IMMEDIATE")
+    db.execute(_SET, (IN_USE, 1))
+    db.execute(_SET_RANDOM, (LIFE,))
+    db.execute(_SET_ONCE, (IDENTITY,))
+    db.execute("COMMIT")
+    number = log_number(path)  # only now the log has one
+    if number is not None:
+        db.execute(_SET, (LOG, number))
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def leave(db: sqlite3.Connection) -> None:
+    """Mark the database as closed by its user."""
+    db.execute(_SET, (IN_USE, 0))

@@ -1,0 +1,151 @@
+"""F32, seen by the engine: what happens to submits, cancels, outputs and outcomes while the disk is full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobsvc.engine.writes import FULL_S, RETRY_S
+from tests.engine.fakes import Slow, at_once, error_of, result_of
+
+if TYPE_CHECKING:
+    from tests.conftest import FlushFailures
+
+
+def test_cancel_and_a_full_disk(slow: Slow) -> None:
+    """Refused as a whole: nothing was asked, the attempt goes on and its end is recorded."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("add", {"a": 1})
+    worker.begin(job)
+    store.held = True
+    cancelled = rig.cancel(job)
+    store.fail_next()
+    store.pump()
+    assert error_of(cancelled).code == "disk_full"
+    assert rig.state(job) == ("running", None)
+    assert worker.cancels == []
+    worker.succeed(job, b"1")
+    store.settle_down()
+    assert rig.state(job) == ("succeeded", None)
+    assert [event.seq for event in rig.read(job)] == [1, 2, 3]
+    assert rig.free()
+
+
+def test_cancel_and_death_and_a_full_disk(slow: Slow) -> None:
+    """It was not stopped by a cancel that was never accepted: it crashed."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("add", {"a": 1})
+    worker.begin(job)
+    store.held = True
+    cancelled = rig.cancel(job)
+    worker.crash()
+    store.fail_next()
+    store.pump()
+    assert error_of(cancelled).code == "disk_full"
+    store.settle_down()
+    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "crashed")
+
+
+def test_an_outcome_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -> None:
+    """It waits in memory until there is room, and nobody is told before."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("add", {"a": 1})
+    other = rig.submit("flaky")
+    waiting = rig.engine.wait(job.id, "default", 60)
+    store.held = True
+    worker.succeed(job, b"1")
+    store.fail_next(2)
+    store.pump()
+    assert not waiting.called
+    rig.clock.advance(1)
+    store.pump()
+    rig.clock.advance(1)
+    store.settle_down()
+    assert result_of(waiting).result == b"1"
+    rig.clock.advance(1)
+    store.settle_down()
+    worker.fail(other)
+    store.fail_next()
+    store.pump()
+    assert rig.state(other)[0] == "running"
+    rig.clock.advance(1)
+    store.settle_down()
+    assert rig.state(other)[0] == "retrying"
+    assert flush_failures()  # of the claims that were made meanwhile
+
+
+def test_chunks_and_a_full_disk(slow: Slow) -> None:
+    """F32: nothing said is lost: it waits without credit, and the end of the job waits behind it."""
+    rig, store = at_once(slow)
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    worker.begin(job)
+    store.held = True
+    sent = len(worker.sent)
+    worker.items(job, 1, 2)
+    store.fail_next(2)
+    store.pump()
+    assert rig.engine.disk_full
+    worker.items(job, 3)
+    worker.succeed(job)
+    assert len(worker.sent) == sent, "no credit"
+    assert store.kinds == [], "all waits for the next try"
+    rig.clock.advance(RETRY_S)
+    store.pump()
+    assert rig.state(job) == ("running", None)
+    rig.clock.advance(RETRY_S)
+    store.settle_down()
+    events = rig.read(job)
+    assert [(event.seq, event.kind) for event in events] == [
+        (1, "job"),
+        (2, "state"),
+        (3, "item"),
+        (4, "item"),
+        (5, "item"),
+        (6, "state"),
+    ]
+    assert [event.data for event in events if event.kind == "item"] == [1, 2, 3]
+    assert rig.state(job) == ("succeeded", None)
+    assert not rig.engine.disk_full
+
+
+@pytest.mark.parametrize(("on_lost", "state"), [("retry", ("queued", "lost")), ("fail", ("failed", None))])
+def test_results_beyond_what_memory_may_hold_on_a_full_disk(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch, on_lost: str, state: tuple[str, str | None]
+) -> None:
+    """F32: what waits is bounded: a result beyond it is given up, and the job runs again unless it must not."""
+    monkeypatch.setattr("jobsvc.engine.writes.HELD_RESULTS_MAX_BYTES", 10)
+    rig, store = at_once(slow)
+    worker = rig.worker("io")
+    kept, given_up = (rig.submit("thumbnail", on_lost=on_lost) for _ in range(2))
+    for job in (kept, given_up):
+        worker.begin(job)
+    store.held = True
+    store.fail_next()
+    worker.succeed(kept, b"12345678")
+    store.pump()
+    worker.succeed(given_up, b"12345678")
+    rig.engine.stop_claiming()
+    rig.clock.advance(RETRY_S)
+    store.settle_down()
+    assert rig.get(kept).result == b"12345678"
+    assert rig.state(given_up) == state
+    assert [event.seq for event in rig.read(given_up)] == [1, 2, 3]
+    assert rig.free()
+
+
+def test_the_news_of_a_full_disk_grows_old(slow: Slow) -> None:
+    """A submit that found no space makes the daemon say so for a while; then the next one to try will tell."""
+    rig, store = at_once(slow)
+    store.held = True
+    answer = rig.engine.submit([rig.job("add", {"a": 1})])
+    store.fail_next()
+    store.pump()
+    assert error_of(answer).code == "disk_full"
+    assert rig.engine.disk_full
+    rig.clock.advance(FULL_S)
+    assert not rig.engine.disk_full
