@@ -19,7 +19,7 @@ from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.model.states import State
 from jobsvc.ports import Append, Claim, Durability, Move
-from jobsvc.store import connection
+from jobsvc.store import opening
 from jobsvc.store.sqlite import Call, SqliteStore
 from tests.contract.store_harness import NOW, end_of, job_of, step_of
 from tests.torture.filelog import FileLog, Operation
@@ -89,8 +89,8 @@ def contents(db: sqlite3.Connection) -> bytes:
 
 def play(folder: Path, seed: int, jobs: int, durability: Durability, mutation: Mutation) -> Played:
     """Put `jobs` jobs through a store in `folder`, which is empty."""
-    usual = connection.CHECKPOINT_PAGES
-    connection.CHECKPOINT_PAGES = CHECKPOINT_PAGES  # type: ignore[misc]
+    usual = opening.CHECKPOINT_PAGES
+    opening.CHECKPOINT_PAGES = CHECKPOINT_PAGES  # type: ignore[misc]
     log = FileLog()
     try:
         player = _Player(log, str(folder / DATABASE), random.Random(seed), durability, mutation)
@@ -98,7 +98,7 @@ def play(folder: Path, seed: int, jobs: int, durability: Durability, mutation: M
         return Played(log.operations, player.ledger)
     finally:
         log.close()
-        connection.CHECKPOINT_PAGES = usual  # type: ignore[misc]
+        opening.CHECKPOINT_PAGES = usual  # type: ignore[misc]
 
 
 class _Player:
