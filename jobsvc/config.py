@@ -37,6 +37,9 @@ THREADS_MAX = 4_096
 SLOTS_MAX = 1_000_000
 DRAIN_MAX_S = 86_400.0
 KEEP_MAX_S = 10 * 366 * 86_400.0
+RECYCLE_JOBS_MAX = 1_000_000_000
+RECYCLE_AGE_MAX_S = 366 * 86_400.0
+"""Above what any machine has."""
 
 
 class ConfigError(ValueError):
@@ -57,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     args_max: int = ARGS_MAX_BYTES
     drain_s: float = DRAIN_S
     keep_s: float = KEEP_S
+    recycle_jobs: int = 0
+    recycle_age: float = 0.0
+    recycle_rss: int = 0
     reload: bool = False
     max_rss: int | None = None
     max_cpu_s: int | None = None
@@ -116,24 +122,14 @@ def _seconds(high: float) -> Callable[[str], float]:
     return parse
 
 
-_SIZES = {"K": 1024, "M": 1024 * 1024}
-
-
-def _size(text: str) -> int:
-    unit = _SIZES.get(text[-1:].upper())
-    if unit is None:
-        return _whole(1, ARGS_CEILING_BYTES)(text)
-    return _whole(1, ARGS_CEILING_BYTES // unit)(text[:-1]) * unit
-
-
-def _bytes(least: int) -> Callable[[str], int]:
+def _bytes(least: int, most: int = USE_MOST_BYTES) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             size = parse_size(text)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        if not least <= size <= USE_MOST_BYTES:
-            raise ConfigError(f"{text} is not between {size_text(least)} and {size_text(USE_MOST_BYTES)}")
+        if not least <= size <= most:
+            raise ConfigError(f"{text} is not between {size_text(least)} and {size_text(most)}")
         return size
 
     return parse
@@ -195,7 +191,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "args-max",
         f"BYTES of arguments per job, K and M understood [default: {ARGS_MAX_BYTES // 1024}K]",
-        _size,
+        _bytes(1, ARGS_CEILING_BYTES),
     ),
     Option("drain-s", f"SECONDS a stop waits for running jobs [default: {DRAIN_S:g}]", _seconds(DRAIN_MAX_S)),
     Option("keep-s", f"SECONDS a finished job is kept [default: {KEEP_S:g}, 7 days]", _seconds(KEEP_MAX_S)),
@@ -225,6 +221,23 @@ OPTIONS: tuple[Option, ...] = (
         "COMMAND before every worker and command, split into words as a shell does: a sandbox or a scope, for "
         "example 'bwrap --dev-bind / / --unshare-net'. It must hand descriptors and exit status through",
         _words,
+    ),
+    Option(
+        "recycle-jobs",
+        "replace a worker that has run so many JOBS, without a pause: for tasks that leave things behind; 0: never "
+        "[default: 0]",
+        _whole(0, RECYCLE_JOBS_MAX),
+    ),
+    Option(
+        "recycle-age",
+        "replace a worker that has served for SECONDS, a tenth more or less; 0: never [default: 0]",
+        _seconds(RECYCLE_AGE_MAX_S),
+    ),
+    Option(
+        "recycle-rss",
+        "replace a worker that holds more than BYTES of memory, K, M and G understood, looked at every second: for "
+        "tasks that leak, not a hard limit; 0: never [default: 0]",
+        _bytes(0),
     ),
     Option("reload", "watch the task modules and reload them when they change", _switch, flag=True),
 )

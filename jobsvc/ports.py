@@ -278,6 +278,8 @@ class Worker(Protocol):
     kind: WorkerKind
     slots: Mapping[str, int]
     """Executor → how many attempts may run at once."""
+    lacks: frozenset[str]
+    """Names of tasks in force that it cannot run, as their module did not load there; the same all its life."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Queue messages for it; never blocks, never fails (a dead worker is reported by `worker_died`)."""

@@ -217,7 +217,7 @@ class Seat:
     def room(self, executor: str, task: TaskState) -> int:
         """How many more attempts of `task` it may be handed."""
         used = self.used.get(executor)
-        if used is None or self.retiring or self.stuck is not None:
+        if used is None or self.retiring or self.stuck is not None or task.spec.name in self.worker.lacks:
             return 0
         if self.worker.kind != "cpu":
             return self.worker.slots[executor] - used
@@ -279,6 +279,20 @@ class Board:
         """How many more of it may run under its own `concurrency`."""
         cap = task.spec.concurrency
         return NO_CAP if cap is None else max(0, cap - self.running[task.spec.name])
+
+    def waits(self, executor: str) -> bool:
+        """Whether jobs of this executor may be queued that some worker could run: those go first."""
+        ready = self.ready.get(executor)
+        if not ready:
+            return False
+        lacks = [seat.worker.lacks for seat in self.of(executor)]
+        return not any(lacks) or any(any(name not in lack for lack in lacks) for name in ready)
+
+    def broken(self, name: str) -> bool:
+        """Whether the module of this task has loaded in none of the workers that could run it."""
+        task = self.tasks.get(name)
+        lacks = [] if task is None else [seat.worker.lacks for seat in self.of(task.spec.executor)]
+        return bool(lacks) and all(name in lack for lack in lacks)
 
     def set_tasks(self, specs: Mapping[str, TaskSpec]) -> None:
         """These tasks from now on; what was learnt of the old ones goes, as their code may be another."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from jobsvc.engine.board import Active, Board, Seat, TaskState
 from jobsvc.engine.bus import Bus
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.frames import Message, Recall, Start
 from jobsvc.model.job import Job, policy_of
 from jobsvc.model.task import Timeouts
@@ -93,14 +94,15 @@ class Dispatcher:
         board = self._board
         full: set[str] = set()
         for job in jobs:
-            if job.executor in full or job.state != "queued" or board.ready.get(job.executor):
+            if job.executor in full or job.state != "queued" or board.waits(job.executor):
                 continue
             task = board.tasks.get(job.task)
             if task is None or task.spec.executor != job.executor or board.free(task) <= 0:
                 continue  # the first two: a reload has come since the job was prepared
             seat = self._best(job.executor, task)
             if seat is None:
-                full.add(job.executor)
+                if not board.broken(job.task):
+                    full.add(job.executor)
                 continue
             job.owner, job.state = seat.worker.id, "running"
             job.epoch = job.attempt = 1
@@ -155,8 +157,10 @@ class Dispatcher:
             self.pump_all(executor)
 
     def dismiss_if_spent(self, seat: Seat) -> None:
-        """A retiring worker goes when its last attempt has ended."""
-        if seat.retiring and seat.spent and not seat.dismissed and seat.worker.id in self._board.seats:
+        """A retiring worker goes when its last attempt has ended, and those have that are on their way to it."""
+        if not (seat.retiring and seat.spent) or seat.dismissed or seat.worker.id not in self._board.seats:
+            return
+        if all(active.seat is not seat for active in self._placed.values()):
             seat.dismissed = True
             seat.worker.quit()
 
@@ -206,7 +210,7 @@ class Dispatcher:
             room = min(seat.room(executor, task), free)
             if room > 0:
                 tasks[name], wants[name] = task, room
-            elif compute and free > 0:
+            elif compute and free > 0 and name not in seat.worker.lacks:
                 return  # one that needs more room here may be next in order: short ones must not pass it for ever
         if not wants:
             return
@@ -271,6 +275,7 @@ class Dispatcher:
 
     def _hand_over(self, actives: Sequence[Active]) -> None:
         """Their claims are committed: send them, each to its worker."""
+        crash("CP5")
         starts: dict[Seat, list[Message]] = {}
         homeless: list[Active] = []
         for active in actives:
@@ -278,7 +283,7 @@ class Dispatcher:
             self._board.active[job.id] = active
             seat.outstanding[job.no] = active
             active.committed = job.seq
-            if not self.open or seat.retiring or seat.worker.id not in self._board.seats:
+            if not self.open or self.unwelcome(active) or seat.worker.id not in self._board.seats:
                 homeless.append(active)
                 continue
             timed = timeouts != _NO_TIMEOUTS
@@ -299,6 +304,14 @@ class Dispatcher:
         if homeless:
             self._on_homeless(homeless)
 
+    def unwelcome(self, active: Active) -> bool:
+        """Whether its worker is to go and what it has not begun had better run elsewhere: on the new code.
+
+        One that is only replaced by its like ends what it was given; a second claim would help nobody.
+        """
+        seat = active.seat
+        return seat.dismissed or (seat.retiring and self._board.tasks.get(active.job.task) is not active.task)
+
     # -- what was handed over too early
 
     def _watch(self, seat: Seat) -> None:
@@ -308,7 +321,7 @@ class Dispatcher:
 
     def _look(self, seat: Seat) -> None:
         seat.watch = None
-        if seat.retiring or seat.stuck is not None:
+        if seat.stuck is not None:
             return  # all that waits has been called back already
         mark = seat.worker.running()
         runs = None if mark is None else seat.outstanding.get(mark[0])

@@ -16,6 +16,7 @@ from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.verdict import Verdict, attempt_record, located, unkept
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.job import Job
 from jobsvc.model.limits import DURATION_MAX_S
 from jobsvc.model.states import FINAL
@@ -74,6 +75,7 @@ class Endings:
     # -- outcomes
 
     def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
+        crash("CP8")
         answer = self._writes.settle([write for _, write in ends])
         answer.addCallbacks(self._settled, self._failed, callbackArgs=(ends,), errbackArgs=(len(ends),))
 
@@ -81,6 +83,7 @@ class Endings:
         if accepted is None:
             self._unkept(ends)
             return
+        crash("CP10")
         jobs: list[Job] = []
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job

@@ -27,6 +27,7 @@ from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.waits import Waits
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
@@ -195,12 +196,14 @@ class Engine:
             raise JobsvcError(
                 "draining", "the daemon is stopping; send it again in a moment", retry_after_s=5
             )
+        crash("CP1")
         self._dispatcher.place(jobs)
         answer = self.store.submit(jobs)
         answer.addCallbacks(self._submitted, self._not_submitted, callbackArgs=(jobs,), errbackArgs=(jobs,))
         return answer
 
     def _submitted(self, answers: list[Submitted], jobs: Sequence[Job]) -> list[Submitted]:
+        crash("CP3")
         fresh: list[Job] = []
         for answer, job in zip(answers, jobs, strict=True):
             if answer.job is None or answer.replayed:

@@ -20,6 +20,7 @@ from jobsvc.engine.endings import Endings
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.events import Chunk
 from jobsvc.model.frames import Begin, Credit, Items, Log, Message, Progress, Result, Returned
 from jobsvc.model.limits import LOG_HEAD_BYTES, LOG_KEEP_BYTES, STREAM_QUOTA_BYTES
@@ -93,16 +94,18 @@ class Intake:
         if isinstance(message, Begin):
             active.began_us = active.job.started_at = message.at_us
             self._stops.begun(active)
+            crash("CP7")
         else:
             appends.append((active, self._chunk(active, message)))
             self._stops.touched(active)
 
     def retire(self, worker: Worker) -> None:
-        """No more attempts for this worker; what has not begun comes back by a recall."""
+        """No more attempts for this worker; what has not begun of code no longer in force comes back by a recall."""
         seat = self._board.seats.get(worker.id)
         if seat is not None:
             seat.retiring = True
-            self._stops.recall(seat)
+            if any(self._dispatcher.unwelcome(active) for active in seat.outstanding.values()):
+                self._stops.recall(seat)
             self._dispatcher.dismiss_if_spent(seat)
 
     def died(self, worker: Worker, death: Death) -> None:

@@ -29,6 +29,10 @@ EXPONENT_MAX = 1023
 """Of a float: a larger one overflows. No policy has so many attempts (`RETRIES_MAX`)."""
 
 
+HALTED = frozenset(("cancelled", "crashed", "lost"))
+"""Kinds in which the end of what was asked to stop may show itself."""
+
+
 class Verdict(msgspec.Struct, gc=False):
     """Where the job goes. `counted`: the attempt counts against the policy. `record`: it is worth a row of its own
     when the job goes on (an attempt that never began is not). It goes on after `delay_s`, or at `due_us`.
@@ -66,10 +70,11 @@ def ended(
         return Verdict("succeeded", result=body)
     if again is not None and again.how == "retry" and stop is not None and stop.reason == "cancel_asked":
         return stopped(active, error, uniform)  # it has not done its work, and must not be tried again
-    if stop is not None and stop.reason != "timeout" and error.kind in ("cancelled", "crashed"):
+    late = error.kind == "timeout" and stop is not None and stop.reason == "timeout"
+    if stop is not None and (late or error.kind in HALTED):
         return stopped(active, error, uniform)
-    if stop is not None and stop.reason == "timeout" and error.kind in ("cancelled", "crashed", "timeout"):
-        return stopped(active, error, uniform)
+    if error.kind == "lost":
+        return lost(active)  # a program was killed by nobody knows whom
     if error.kind == "cancelled":
         error = JobError("task_error", error.type, error.message or "the task cancelled itself")
     return failed(active, error, uniform, again)

@@ -15,8 +15,8 @@ ACTIVE: Final[tuple[State, ...]] = ("running", "stopping")
 FINAL: Final[frozenset[State]] = frozenset(("succeeded", "failed", "cancelled", "expired"))
 
 Reason = Literal[
-    "cancel_asked", "deadline", "drained", "lost", "no_such_task", "operator", "orphan_running", "recalled",
-    "reload", "retry", "run_at", "snoozed", "timeout",
+    "cancel_asked", "deadline", "drained", "lost", "module_broken", "no_such_task", "operator", "orphan_running",
+    "recalled", "reload", "retry", "run_at", "snoozed", "timeout",
 ]  # fmt: skip
 """Why a job is in its state, when that needs saying; `null` otherwise."""
 REASONS: Final[tuple[str, ...]] = get_args(Reason)

@@ -38,6 +38,7 @@ class CommandWorker:
         self.id = worker_id
         self.kind: WorkerKind = "command"
         self.slots: Mapping[str, int] = {"command": slots}
+        self.lacks: frozenset[str] = frozenset()  # a program needs no module
         self.tasks: Mapping[str, TaskSpec] = {}
         self.state = "ready"
         self.started_us = now_us()

@@ -22,6 +22,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 import jobsvc
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import Exit
 from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.pool import tree
@@ -258,6 +259,7 @@ class Launcher:
                 env=self.env | dict(env or {}) | self._marks | {WORKER_VARIABLE: mark},
                 childFDs=dict(enumerate((*theirs, *descriptors))),
             )
+            crash("CP6")
         except BaseException:
             for inlet in inlets:
                 inlet.close()

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobError
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL, WAITING
@@ -88,6 +89,7 @@ def purge(session: Session, before: int, limit: int) -> int:
     nos = decode_nos(session.value(sql.FINISHED, before, limit))
     if nos:
         session.remove(nos)
+        crash("CP18")
         free, pages = session.db.execute(sql.FREE_PAGES).fetchone()
         if free * VACUUM_PART > pages:
             # sqlite3 steps a PRAGMA once, and one step of this one frees one page.

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.store import marks
 from jobsvc.store.connection import StoreRefused, is_disk_full, rollback
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS
@@ -43,6 +44,7 @@ def apply(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
         if version == 0:
             marks.born(db)
+        crash("CP14")
         db.execute("COMMIT")
     except BaseException:
         rollback(db)
@@ -101,6 +103,7 @@ def copy(db: sqlite3.Connection, to: Path) -> None:
                 marks.born(target)
                 target.execute("COMMIT")
         flush(new)
+        crash("CP17")
         new.rename(to)
         flush(to.parent)
     except BaseException:

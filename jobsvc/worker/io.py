@@ -20,7 +20,19 @@ from typing import cast
 from twisted.internet import asyncioreactor
 from twisted.internet.interfaces import IReactorCore
 
-from jobsvc.model.frames import Begin, Cancel, Credit, Message, Ping, Pong, Quit, Recall, Returned, Start
+from jobsvc.model.frames import (
+    Begin,
+    Cancel,
+    Credit,
+    Loading,
+    Message,
+    Ping,
+    Pong,
+    Quit,
+    Recall,
+    Returned,
+    Start,
+)
 from jobsvc.worker.attempt import Port
 from jobsvc.worker.boot import hello, load_code, read_config
 from jobsvc.worker.capture import capture, uncapture
@@ -205,22 +217,26 @@ def main() -> None:
     channel_fd = sock.fileno()
     capture()
     observe_logs()
-    codes, manifest = load_code(config)
+
+    def announce(module: str) -> None:
+        channel.outbox.post(Loading(module))
+        channel.drain()
+
+    codes, manifest = load_code(config, announce)
     worker = IoWorker(loop, channel, config.threads, codes)
     channel.on_messages, channel.on_lost = worker.messages, worker.lost
     channel.outbox.post(manifest)
-    if manifest.error is not None:
-        worker.messages([Quit()])
-    os.register_at_fork(after_in_child=partial(_forsake, channel_fd))
+    os.register_at_fork(after_in_child=partial(_forsake, [channel_fd]))
     reactor = _reactor()
     reactor.callWhenRunning(_default_signals)
     reactor.run()
 
 
-def _forsake(channel_fd: int) -> None:
+def _forsake(channel_fds: list[int]) -> None:
     """In a child that a task's code has forked: it is no worker, and what it prints goes to the pipes."""
     uncapture()
-    os.close(channel_fd)
+    while channel_fds:  # once: when it forks in its turn, the number is another's
+        os.close(channel_fds.pop())
 
 
 if __name__ == "__main__":

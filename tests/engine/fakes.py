@@ -81,6 +81,7 @@ class FakeWorker:
         self.id = worker_id
         self.kind: WorkerKind = kind
         self.slots = slots
+        self.lacks: frozenset[str] = frozenset()
         self.handed: dict[Key, Start] = {}
         self.sent: list[Message] = []
         self.killed: list[Key] = []

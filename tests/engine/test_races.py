@@ -64,11 +64,46 @@ def test_submit_and_reload(slow: Slow) -> None:
 
 
 def test_claim_and_retirement(slow: Slow) -> None:
-    """What the claim brings goes back, and then the worker goes."""
+    """A worker that is replaced by its like runs what the claim brings, and then goes: no second claim."""
+    rig, store = slow
+    answer = rig.engine.submit([rig.job("add", {"a": 1})])
+    store.settle_down()
+    worker = rig.worker()
+    rig.engine.worker_retiring(worker)
+    assert worker.quits == 0
+    store.settle_down()
+    [submitted] = result_of(answer)
+    assert submitted.job is not None
+    assert (worker.recalls, worker.quits, worker.has(submitted.job)) == (0, 0, True)
+    worker.succeed(submitted.job)
+    store.settle_down()
+    assert worker.quits == 1
+    assert (rig.get(submitted.job).epoch, rig.get(submitted.job).attempt) == (1, 1)
+
+
+def test_a_placed_submit_and_retirement(slow: Slow) -> None:
+    """The same for a job whose slot was taken at its submit: the worker waits for the commit."""
+    rig, store = slow
+    worker = rig.worker()
+    answer = rig.engine.submit([rig.job("add", {"a": 1})])
+    rig.engine.worker_retiring(worker)
+    assert worker.quits == 0
+    store.settle_down()
+    [submitted] = result_of(answer)
+    assert submitted.job is not None
+    assert worker.has(submitted.job)
+    worker.succeed(submitted.job)
+    store.settle_down()
+    assert (worker.quits, rig.get(submitted.job).epoch) == (1, 1)
+
+
+def test_claim_and_reload(slow: Slow) -> None:
+    """On new code nothing begins on the old: what the claim brings goes back, and then the worker goes."""
     rig, store = slow
     rig.engine.submit([rig.job("add", {"a": 1})])
     store.settle_down()
     worker = rig.worker()
+    rig.reload(dict(rig.engine.tasks))
     rig.engine.worker_retiring(worker)
     assert worker.quits == 0
     store.settle_down()

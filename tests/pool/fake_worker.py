@@ -117,7 +117,8 @@ def main() -> None:
     pid = 2 if config["modules"] == ["elsewhere"] else os.getpid()
     send(Hello(PROTO + (config["modules"] == ["other_version"]), pid, config["boot"]))
     if config["modules"] != ["silent"]:
-        send(Manifest([], "no such module" if config["modules"] == ["broken"] else None))
+        broken = config["modules"] == ["broken"]
+        send(Manifest([], {}, {"broken": "no such module"} if broken else {}))
     deframer = Deframer(ToWorker)
     while data := channel.recv(65536):
         for message in deframer.feed(data):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -21,7 +22,8 @@ from jobsvc.runtime.waiting import Waiters
 
 WAIT_S = 30.0
 """No process of these tests takes so long for anything: the test fails."""
-BOOT = "0123456789abcdef"
+BOOT = uuid4().hex
+"""Of this run: what it starts is killed by this mark, and another run of the tests may be going on beside it."""
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
 T = TypeVar("T")
@@ -138,6 +140,7 @@ class FakeWorker:
         kind: HostKind = "cpu",
         module: str = "m",
         stall: Callable[[], float] = time.monotonic,
+        sweep: Sweep = nothing_left,
         **more: Any,
     ) -> None:
         self.record = RecordingOwner()
@@ -145,7 +148,7 @@ class FakeWorker:
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(**more),
+            launcher=launcher(sweep, **more),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),

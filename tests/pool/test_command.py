@@ -18,7 +18,7 @@ from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW
 from jobsvc.model.task import CommandSpec, TaskSpec
 from jobsvc.pool.command import CommandWorker
 from jobsvc.ports import Death, Worker
-from tests.pool.harness import Record, alive, gone, launcher, pause, reactor, start
+from tests.pool.harness import BOOT, Record, alive, gone, launcher, pause, reactor, start
 
 
 class Engine(Record):
@@ -193,7 +193,7 @@ print(repr(sys.stdin.read()), os.getsid(0) == os.getpid(), sorted(map(int, os.li
     engine.script("look", code, cwd=str(folder), env={"MORE": "yes"})
     result = await engine.run("look")
     assert result.error is None, result.error
-    assert engine.items() == [f"{folder} yes 0123456789abcdef None", "'' True [0, 1, 2]"]
+    assert engine.items() == [f"{folder} yes {BOOT} None", "'' True [0, 1, 2]"]
 
 
 @pytest_twisted.ensureDeferred
