@@ -10,7 +10,7 @@ from struct import Struct
 
 MARK = Struct("<qqqq")
 """Row number, epoch, wall clock at begin in microseconds, generation (counts the begins; a reader that sees it change
-reads again). Row number 0: nothing runs."""
+reads again). A negative row number: that one has ended and nothing runs; 0: nothing has run yet."""
 
 SEAL_START = b"\x1ejobsvc end "
 """ASCII's record separator: no text that people print starts so."""

@@ -28,14 +28,23 @@ class Mark:
 
     def read(self) -> tuple[int, int, int] | None:
         """(no, epoch, began_us) of what runs, or None."""
+        no, epoch, began_us, _ = self._steady()
+        return (no, epoch, began_us) if no > 0 else None
+
+    def latest(self) -> tuple[tuple[int, int], int]:
+        """(no, epoch) of what began last, whether it still runs or not, and how many have begun."""
+        no, epoch, _, begun = self._steady()
+        return (abs(no), epoch), begun
+
+    def _steady(self) -> tuple[int, int, int, int]:
         seen = MARK.unpack(self._map)
         for _ in range(READS_MAX):
             again = MARK.unpack(self._map)
             if seen == again:
                 break
             seen = again
-        no, epoch, began_us, _ = seen
-        return (no, epoch, began_us) if no else None
+        no, epoch, began_us, begun = seen
+        return no, epoch, began_us, begun
 
     def close(self) -> None:
         """The worker is dead: page and descriptor must not wait for the collector."""

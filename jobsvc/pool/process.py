@@ -156,7 +156,8 @@ class WorkerProcess:
         )  # one system call tells that nothing was printed, where two reads would fail
         self._announced = False  # its manifest has come
         self._printed = [
-            Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")
+            Printed(worker_id, source, self._runs, self._began, self._printed_log)
+            for source in ("stdout", "stderr")
         ]
         self._pulse = Pulse(launcher.clock, monotonic, self._feel, self._stalled)
 
@@ -314,6 +315,10 @@ class WorkerProcess:
     def _runs(self) -> tuple[int, int] | None:
         now = self.running()
         return None if now is None else now[:2]
+
+    def _began(self) -> tuple[tuple[int, int], int]:
+        """What began last, and how many have begun; of an io worker nobody can say whose text a pipe holds."""
+        return self._mark.latest() if self._mark is not None and self.kind == "cpu" else ((0, 0), 0)
 
     def kill(self, no: int, epoch: int) -> bool:
         """See `ports.Worker`; only a cpu worker that runs this very attempt is killed."""

@@ -95,9 +95,7 @@ class ComputeWorker:
 
     def __init__(self, codes: Mapping[str, Code], link: Link, outbox: Outbox, mark: Mark) -> None:
         self._codes = codes
-        self._native: dict[
-            str, bool
-        ] = {}  # by task, whether its last looked-at attempt wrote past sys.stdout
+        self._native: dict[str, bool] = {}  # by task: whether it has been found to write past sys.stdout
         self._link = link
         self._outbox = outbox
         self._mark = mark
@@ -159,8 +157,9 @@ class ComputeWorker:
         if run_s >= FORK_S:
             self._leftovers.clear()
         # Looking costs as much as half a quick task: one that was silent here is trusted to stay so.
-        if not start.quick or self._native.get(start.task, True):
-            self._native[start.task] = seal(port.no, port.epoch)
+        native = self._native.get(start.task)
+        if not start.quick or native is not False:
+            self._native[start.task] = seal(port.no, port.epoch, always=bool(native))
         port.finish(run_s, error, body, again)
         self.current = None
         self._mark.clear()

@@ -44,5 +44,5 @@ class Mark:
         self._pack(self._page, 0, no, epoch, at_us, self.generation)
 
     def clear(self) -> None:
-        """No attempt's code runs."""
-        self._no[0] = 0
+        """No attempt's code runs; which one ran last can still be read."""
+        self._no[0] = -abs(self._no[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -53,6 +54,7 @@ class FakeInlet:
         self.paused = False
         self.pending: list[bytes] = []
         self.printed: Printed | None = None
+        self.before_drain: Callable[[], None] = lambda: None
 
     def pause(self) -> None:
         self.paused = True
@@ -65,6 +67,7 @@ class FakeInlet:
         pending, self.pending = self.pending, []
         for data in pending:
             self.printed.look()
+            self.before_drain()
             self.printed.feed(data)
 
 
@@ -72,13 +75,25 @@ class Pipe:
     """A Printed with a settable running attempt; `got` is (attempt, messages)."""
 
     def __init__(self) -> None:
-        self.now: Attempt | None = None
+        self._now: Attempt | None = None
+        self.latest: tuple[Attempt, int] = ((0, 0), 0)
         self.got: list[tuple[Attempt, list[str]]] = []
         self.sizes: list[int] = []
         self.inlet = FakeInlet()
-        self.printed = Printed("cpu-1", "stdout", lambda: self.now, self._take)
+        self.printed = Printed("cpu-1", "stdout", lambda: self.now, lambda: self.latest, self._take)
         self.inlet.printed = self.printed
         self.printed.inlet = cast("Inlet", self.inlet)
+
+    @property
+    def now(self) -> Attempt | None:
+        """Who runs."""
+        return self._now
+
+    @now.setter
+    def now(self, attempt: Attempt | None) -> None:
+        if attempt not in (None, self._now):
+            self.latest = (attempt, self.latest[1] + 1)
+        self._now = attempt
 
     def _take(self, log: Log) -> None:
         self.sizes.append(len(log.body))
@@ -103,6 +118,33 @@ def test_what_is_printed_while_nothing_runs_is_no_attempts() -> None:
     pipe = Pipe()
     pipe.read(b"import noise\n")
     assert pipe.got == []
+
+
+def test_text_of_an_attempt_that_began_after_the_look_waits_for_its_seal() -> None:
+    """By the time the daemon has read it, others may have run: neither they nor the end in hand get it."""
+    pipe = Pipe()
+    pipe.now = (6, 1)
+    pipe.printed.look()
+    pipe.now = (7, 1)
+    pipe.now = (8, 1)
+    pipe.printed.feed(b"six\x1ejobsvc end 6 1\nseven")
+    pipe.printed.finish((6, 1))
+    assert pipe.got == [((6, 1), ["six"])]
+    pipe.inlet.pending = [b" too\n\x1ejobsvc end 7 1\neight\n"]
+    pipe.printed.finish((7, 1))
+    assert pipe.got[1:] == [((7, 1), ["seven too"]), ((8, 1), ["eight"])]
+
+
+def test_text_without_a_seal_is_of_the_one_that_had_begun_when_it_was_read() -> None:
+    """The first attempt of a task that prints so, read before its end: it finds an empty pipe then."""
+    pipe = Pipe()
+    pipe.printed.look()
+    pipe.now = (7, 1)
+    pipe.printed.feed(b"mine")
+    assert pipe.printed.holding
+    pipe.now = None
+    pipe.printed.finish((7, 1))
+    assert pipe.got == [((7, 1), ["mine"])]
 
 
 def test_an_end_takes_what_still_lies_in_the_pipe() -> None:

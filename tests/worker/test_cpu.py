@@ -102,7 +102,7 @@ def test_quick_tasks_show_their_begin_in_the_mark_only(cpu: WorkerHarness) -> No
     cpu.value("noop", quick=True)
     no, _, _, generation = cpu.mark()
     assert generation == 301
-    assert no in {0, cpu.next_no - 1}  # the result may be faster than the clearing of the mark
+    assert abs(no) == cpu.next_no - 1  # negative once it is cleared, which the result may outrun
 
 
 def test_mark_names_who_runs(cpu: WorkerHarness, tmp_path: Path) -> None:
