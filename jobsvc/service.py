@@ -255,7 +255,6 @@ class Daemon(Service):
 
     def _store_failed(self, failure: Failure) -> None:
         """The disk has failed: nothing may be acknowledged any more. Restart and recovery make it right."""
-        self._log.failure("the store failed", failure, action="store_failed")
         self.fail(
             f"jobsvc: the database {self.folder.database} has failed: {failure.getErrorMessage()}; "
             "the next start checks it"
