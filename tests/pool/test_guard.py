@@ -127,14 +127,14 @@ def test_end_of_the_pipe_is_the_end_of_all(tmp_path: Path) -> None:
         if not any(map(alive, left)):
             break
         assert process.poll() is None, "it is still at it"
-        select_nothing(0.02)
+        moment(0.02)
     late = sleeper()
     assert process.wait(WAIT_S) == 0
     assert not any(map(alive, [*left, late]))
     process.stdout.close()
 
 
-def select_nothing(seconds: float) -> None:
+def moment(seconds: float) -> None:
     """A short pause between two looks."""
     subprocess.run(["sleep", str(seconds)], check=True)
 

@@ -36,6 +36,14 @@ def test_prepares_the_process(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (5, "")
 
 
+@pytest.mark.parametrize("words", [(), ("--subreaper",)])
+def test_parent_of_its_orphans_when_asked(words: tuple[str, ...]) -> None:
+    """The setting outlives the exec of the program."""
+    script = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(37, ctypes.byref(n), 0, 0, 0); print(n.value)"
+    done = run(*words, "--", sys.executable, "-c", script)
+    assert (done.stdout, done.returncode) == (f"{len(words)}\n", 0)
+
+
 LIBC_SIGNALS = 0b11 << 31
 """Bits of signals 32 and 33: the C library keeps them; whoever started this run may have had them ignored."""
 
