@@ -42,6 +42,8 @@ def apply(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
         if version == 0:
             marks.born(db)
+        else:
+            marks.live(db)  # with this transaction the log begins: killed after it, the log must be known as ours
         db.execute("COMMIT")
     except BaseException:
         rollback(db)
