@@ -19,10 +19,10 @@ from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.model.states import State
 from jobsvc.ports import Append, Claim, Durability, Move
-from jobsvc.store import connection
+from jobsvc.store import opening
 from jobsvc.store.sqlite import Call, SqliteStore
 from tests.contract.store_harness import NOW, end_of, job_of, step_of
-from tests.torture.filelog import FileLog, Operation
+from tests.torture.filelog import FileLog, Image, Operation, files_in
 from tests.torture.recorded import connect_to
 
 DATABASE: Final = "jobs.db"
@@ -61,8 +61,9 @@ class Entry(NamedTuple):
 
 
 class Played(NamedTuple):
-    """A run: every operation on its files, and its ledger."""
+    """A run: the files it found or made new, every operation on them from then on, and its ledger."""
 
+    before: Image
     operations: list[Operation]
     ledger: list[Entry]
 
@@ -89,16 +90,16 @@ def contents(db: sqlite3.Connection) -> bytes:
 
 def play(folder: Path, seed: int, jobs: int, durability: Durability, mutation: Mutation) -> Played:
     """Put `jobs` jobs through a store in `folder`, which is empty."""
-    usual = connection.CHECKPOINT_PAGES
-    connection.CHECKPOINT_PAGES = CHECKPOINT_PAGES  # type: ignore[misc]
+    usual = opening.CHECKPOINT_PAGES
+    opening.CHECKPOINT_PAGES = CHECKPOINT_PAGES  # type: ignore[misc]
     log = FileLog()
     try:
         player = _Player(log, str(folder / DATABASE), random.Random(seed), durability, mutation)
         player.play(jobs)
-        return Played(log.operations, player.ledger)
+        return Played(player.before, log.operations, player.ledger)
     finally:
         log.close()
-        connection.CHECKPOINT_PAGES = usual  # type: ignore[misc]
+        opening.CHECKPOINT_PAGES = usual  # type: ignore[misc]
 
 
 class _Player:
@@ -106,7 +107,15 @@ class _Player:
         self, log: FileLog, path: str, rng: random.Random, durability: Durability, mutation: Mutation
     ) -> None:
         self._log, self._rng, self._mutation = log, rng, mutation
-        self._store = SqliteStore(path, durability, connect_to(log, mutation.edit, self._committing))
+        connect = connect_to(log, mutation.edit, self._committing)
+        self.before: Image = {}
+
+        def first(path: str) -> sqlite3.Connection:
+            # The store has made a new file by other means, and flushed it: from here on it is recorded.
+            self.before = self.before or files_in(Path(path).parent)
+            return connect(path)
+
+        self._store = SqliteStore(path, durability, first)
         self.ledger: list[Entry] = []
         self._early: int | None = None
         self._now = NOW
