@@ -1,7 +1,7 @@
 # For people. Needs Linux, make and CPython 3.11 or newer (PYTHON=/path/to/python chooses one).
 # Everything installed goes to .venv in this folder; `make clean` removes it.
 
-.PHONY: help setup test lint format demo run bench lock clean
+.PHONY: help setup test lint format demo run bench torture lock clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -12,6 +12,9 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 UV     := uv==0.13.9
 UPGRADE ?=
 ARGS   ?=
+SEED   ?=
+JOBS   ?=
+KILLS  ?=
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,6 +43,9 @@ run: $(VENV)/.runtime ## the same, and leave the daemon running
 
 bench: $(VENV)/.runtime ## measure a real daemon beside its bare limits
 	@$(BIN)/python -m bench $(ARGS)
+
+torture: $(VENV)/.dev ## kill it again and again and check what it kept (SEED= JOBS= KILLS=)
+	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)
 
 lock: $(VENV)/.dev ## resolve requirements/*.txt anew (UPGRADE=--upgrade takes newer versions)
 	$(PIP) install '$(UV)'

@@ -46,6 +46,11 @@ class Hello:
         self._child.kill()
         self._child.communicate()
 
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        self._child.terminate()
+        self._child.wait()
+
     def requests_per_s(self, connections: int, *, seconds: float = HELLO_S) -> float:
         """What the load generator gets out of it."""
         plan = Plan(
@@ -92,6 +97,17 @@ def hello_start_s() -> float:
     for _ in range(START_TRIES):
         with hello() as server:
             times.append(server.start_s)
+    return median(times)
+
+
+def hello_stop_s() -> float:
+    """From SIGTERM to the end of a Klein server."""
+    times = []
+    for _ in range(START_TRIES):
+        with hello() as server:
+            began = perf_counter()
+            server.stop()
+            times.append(perf_counter() - began)
     return median(times)
 
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobsvc.authoring.again import Retry as Retry
+    from jobsvc.authoring.again import Snooze as Snooze
     from jobsvc.authoring.command import Command as Command
     from jobsvc.authoring.command import command as command
     from jobsvc.authoring.context import Cancelled as Cancelled
@@ -20,12 +22,14 @@ _HOMES = {
     "Cancelled": "jobsvc.authoring.context",
     "Command": "jobsvc.authoring.command",
     "Context": "jobsvc.authoring.context",
+    "Retry": "jobsvc.authoring.again",
+    "Snooze": "jobsvc.authoring.again",
     "Task": "jobsvc.authoring.task",
     "command": "jobsvc.authoring.command",
     "task": "jobsvc.authoring.task",
 }
 
-__all__ = ["Cancelled", "Command", "Context", "Task", "command", "task"]
+__all__ = ["Cancelled", "Command", "Context", "Retry", "Snooze", "Task", "command", "task"]
 
 
 if not TYPE_CHECKING:  # type checkers would take any name for a public one

@@ -6,14 +6,29 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from jobsvc.model.limits import ARGS_CEILING_BYTES, ARGS_MAX_BYTES, DRAIN_S, KEEP_S, LOOP_SLOTS, THREADS
+from jobsvc.model.limits import (
+    ARGS_CEILING_BYTES,
+    ARGS_MAX_BYTES,
+    CPU_MOST_S,
+    DRAIN_S,
+    KEEP_S,
+    LOOP_SLOTS,
+    OPEN_FILES_LEAST,
+    OPEN_FILES_MOST,
+    RSS_LEAST_BYTES,
+    THREADS,
+    USE_MOST_BYTES,
+)
 from jobsvc.model.places import default_data_dir
+from jobsvc.model.sizes import parse_size, size_text
+from jobsvc.model.task import Limits
 from jobsvc.ports import Durability
 
 LISTEN = "tcp:8787:interface=127.0.0.1"
@@ -22,6 +37,9 @@ THREADS_MAX = 4_096
 SLOTS_MAX = 1_000_000
 DRAIN_MAX_S = 86_400.0
 KEEP_MAX_S = 10 * 366 * 86_400.0
+RECYCLE_JOBS_MAX = 1_000_000_000
+RECYCLE_AGE_MAX_S = 366 * 86_400.0
+"""Above what any machine has."""
 
 
 class ConfigError(ValueError):
@@ -42,7 +60,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     args_max: int = ARGS_MAX_BYTES
     drain_s: float = DRAIN_S
     keep_s: float = KEEP_S
+    recycle_jobs: int = 0
+    recycle_age: float = 0.0
+    recycle_rss: int = 0
     reload: bool = False
+    max_rss: int | None = None
+    max_cpu_s: int | None = None
+    max_open_files: int | None = None
+    max_file_size: int | None = None
+    launcher_prefix: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """What an attempt in a process of its own may use when its task says nothing."""
+        return Limits(self.max_rss, self.max_cpu_s, self.max_open_files, self.max_file_size)
 
 
 class Option(NamedTuple):
@@ -91,14 +122,27 @@ def _seconds(high: float) -> Callable[[str], float]:
     return parse
 
 
-_SIZES = {"K": 1024, "M": 1024 * 1024}
+def _bytes(least: int, most: int = USE_MOST_BYTES) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            size = parse_size(text)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if not least <= size <= most:
+            raise ConfigError(f"{text} is not between {size_text(least)} and {size_text(most)}")
+        return size
+
+    return parse
 
 
-def _size(text: str) -> int:
-    unit = _SIZES.get(text[-1:].upper())
-    if unit is None:
-        return _whole(1, ARGS_CEILING_BYTES)(text)
-    return _whole(1, ARGS_CEILING_BYTES // unit)(text[:-1]) * unit
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} cannot be split into words as a shell does: {error}") from None
+    if not words:
+        raise ConfigError("names no program; for example: bwrap --dev-bind / /")
+    return words
 
 
 def _durability(text: str) -> str:
@@ -147,10 +191,54 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "args-max",
         f"BYTES of arguments per job, K and M understood [default: {ARGS_MAX_BYTES // 1024}K]",
-        _size,
+        _bytes(1, ARGS_CEILING_BYTES),
     ),
     Option("drain-s", f"SECONDS a stop waits for running jobs [default: {DRAIN_S:g}]", _seconds(DRAIN_MAX_S)),
     Option("keep-s", f"SECONDS a finished job is kept [default: {KEEP_S:g}, 7 days]", _seconds(KEEP_MAX_S)),
+    Option(
+        "max-rss",
+        "BYTES of memory (512M, 2G) that a process job may use with all it starts; over it, it fails as crashed "
+        "with exit.oom. A task's limits={'max_rss': ...} goes before this; so with the next three",
+        _bytes(RSS_LEAST_BYTES),
+    ),
+    Option(
+        "max-cpu-s",
+        "SECONDS of processor time that a process job may use with all it starts; over it, it fails as crashed",
+        _whole(1, CPU_MOST_S),
+    ),
+    Option(
+        "max-open-files",
+        "NUMBER of files and sockets that each process of a job may have open; over it, opening fails in the job",
+        _whole(OPEN_FILES_LEAST, OPEN_FILES_MOST),
+    ),
+    Option(
+        "max-file-size",
+        "BYTES of the largest file that a process job may write; over it, writing fails in the job",
+        _bytes(1),
+    ),
+    Option(
+        "launcher-prefix",
+        "COMMAND before every worker and command, split into words as a shell does: a sandbox or a scope, for "
+        "example 'bwrap --dev-bind / / --unshare-net'. It must hand descriptors and exit status through",
+        _words,
+    ),
+    Option(
+        "recycle-jobs",
+        "replace a worker that has run so many JOBS, without a pause: for tasks that leave things behind; 0: never "
+        "[default: 0]",
+        _whole(0, RECYCLE_JOBS_MAX),
+    ),
+    Option(
+        "recycle-age",
+        "replace a worker that has served for SECONDS, a tenth more or less; 0: never [default: 0]",
+        _seconds(RECYCLE_AGE_MAX_S),
+    ),
+    Option(
+        "recycle-rss",
+        "replace a worker that holds more than BYTES of memory, K, M and G understood, looked at every second: for "
+        "tasks that leak, not a hard limit; 0: never [default: 0]",
+        _bytes(0),
+    ),
     Option("reload", "watch the task modules and reload them when they change", _switch, flag=True),
 )
 

@@ -201,6 +201,9 @@ class Store(Protocol):
     def wake(self, now: int, limit: int) -> Deferred[Mapping[str, int]]:
         """Due scheduled and retrying jobs → queued; how many of each task."""
 
+    def shift_retries(self, by_us: int) -> Deferred[int]:
+        """The wall clock was set: retries keep the seconds they still had to wait; how many were moved."""
+
     def expire(self, now: int, limit: int) -> Deferred[list[Job]]:
         """Waiting jobs whose `expires_at` has passed → expired, with the error of kind `expired`; the rows."""
 
@@ -252,9 +255,11 @@ WorkerKind = Literal["io", "cpu", "command"]
 class Death(msgspec.Struct):
     """How a worker ended.
 
-    `how`: `exit` (by itself: status or a signal other than SIGKILL), `killed` (we sent the SIGKILL, to stop an
-    attempt), `stalled` (we killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel),
-    `quit` (it was told to). `running` is the attempt its begin mark named at the end (cpu workers).
+    `how`: `exit` (by itself: status or a signal other than SIGKILL; or for what its attempt used: by a limit, or by the
+    kernel for want of memory, with `exit.oom`), `killed` (we sent the SIGKILL, to stop an attempt), `stalled` (we
+    killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel), `quit` (told to).
+    `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io worker that ended by itself
+    or stalled, where it is the coroutine whose step ran.
     """
 
     how: Literal["exit", "killed", "stalled", "lost", "quit"]
@@ -262,6 +267,8 @@ class Death(msgspec.Struct):
     running: tuple[int, int] | None = None
     began_us: int | None = None
     """When that one began."""
+    limit: str | None = None
+    """The limit that it has passed, in words."""
 
 
 class Worker(Protocol):
@@ -271,6 +278,8 @@ class Worker(Protocol):
     kind: WorkerKind
     slots: Mapping[str, int]
     """Executor → how many attempts may run at once."""
+    lacks: frozenset[str]
+    """Names of tasks in force that it cannot run, as their module did not load there; the same all its life."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Queue messages for it; never blocks, never fails (a dead worker is reported by `worker_died`)."""

@@ -1,8 +1,8 @@
 """F4: the composition root: builds the rooms, starts them in order, drains and stops them in reverse, step by step.
 
-Start: data directory and lock → listeners (not ready yet) → store open → recovery → workers and their manifests →
-ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs, queue it again →
-workers end → streams get their last event, listeners close → store checkpoint → lock released.
+Start: data directory and lock → listeners (not ready yet) → guard and its sweep → store open → recovery → workers and
+their manifests → ready. Stop: not ready → no more claims, submits refused → wait for attempts → stop what still runs,
+queue it again → workers end → streams get their last event, listeners close → store checkpoint → lock released.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -34,8 +35,11 @@ from twisted.python.failure import Failure
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
+from jobsvc.pool.recycle import Recycling
+from jobsvc.pool.rows import flaws
 from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Store, Worker
@@ -101,7 +105,7 @@ class Daemon(Service):
             now_us,
             random.getrandbits,
             random.uniform,
-            EngineConfig(config.args_max, config.keep_s),
+            EngineConfig(config.args_max, config.keep_s, config.limits),
             self._worn,
         )
         self.pool = Pool(
@@ -115,10 +119,16 @@ class Daemon(Service):
                 threads=config.threads,
                 loop_slots=config.loop_slots,
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
+                limits=config.limits,
+                prefix=_found(config.launcher_prefix),
+                recycle=Recycling(
+                    jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
+                ),
             ),
             boot=self.boot,
             now_us=now_us,
             uniform=random.uniform,
+            counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.is_ready = False
@@ -179,6 +189,7 @@ class Daemon(Service):
         self._started.addErrback(self._start_failed)
 
     async def _start(self) -> None:
+        await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
         await self.pool.start()
@@ -243,10 +254,11 @@ class Daemon(Service):
     # -- while it runs
 
     def _store_failed(self, failure: Failure) -> None:
-        """A write the disk refused: nothing may be acknowledged any more. Restart and recovery make it right."""
+        """The disk has failed: nothing may be acknowledged any more. Restart and recovery make it right."""
         self._log.failure("the store failed", failure, action="store_failed")
         self.fail(
-            f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}"
+            f"jobsvc: the database {self.folder.database} has failed: {failure.getErrorMessage()}; "
+            "the next start checks it"
         )
 
     def _worn(self, worker: Worker) -> None:
@@ -271,12 +283,26 @@ class Daemon(Service):
         """(name, whether it is well, one line) for `/readyz?verbose`; the first tells whether all is ready."""
         workers = self.pool.workers()
         up = sum(worker["state"] == "ready" for worker in workers)
+        trouble = self.pool.trouble()
+        modules = self.pool.modules()
+        usable = sum(module.broken is None or module.holders > 0 for module in modules)
         return [
             ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
-            ("workers", bool(up), f"{up} of {len(workers)} ready"),
+            ("workers", bool(up), f"{up} of {len(workers)} ready" + (f"; {trouble}" if trouble else "")),
+            ("modules", bool(usable), f"{usable} of {len(modules)} work"),
             ("disk", not self.engine.disk_full, self.engine.disk_words),
             ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
         ]
+
+    def flaws(self) -> list[tuple[str, str]]:
+        """(check, one line) of each broken module."""
+        return flaws(self.pool.modules())
+
+    def gauges(self) -> dict[tuple[str, ...], int]:
+        """(name, label…) → figure of what the daemon around the engine knows."""
+        return {
+            ("module_broken", module.name): int(module.broken is not None) for module in self.pool.modules()
+        }
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers in the shape of `/v1/workers`."""
@@ -349,6 +375,7 @@ class Daemon(Service):
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()
+        crash("CP15")
         self._hurry = Deferred()
         idle = Deferred.fromCoroutine(self.engine.idle())
         self._hurry.addCallback(lambda _: idle.cancel())
@@ -375,6 +402,22 @@ def _interface(description: str) -> str | None:
     except ValueError:
         return None
     return address
+
+
+def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
+    """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
+
+    Raises:
+        StartRefused: it is not there, or cannot be run.
+    """
+    if not prefix:
+        return ()
+    program = shutil.which(prefix[0])
+    if program is None:
+        raise _refusal(
+            f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
+        )
+    return (str(Path(program).absolute()), *prefix[1:])
 
 
 def _encrypted(description: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jobsvc.authoring.again import Retry, Snooze
 from jobsvc.authoring.command import Command
 from jobsvc.authoring.context import Cancelled, Context, Source, current_context
 from jobsvc.authoring.discover import AnyTask
@@ -46,6 +47,8 @@ class Recorded(msgspec.Struct):
         logs: its log events.
         progress: each progress it reported: `{"n", "of", "note"}`.
         cancelled: it was asked to stop, and did: by `Cancelled`, or at a `yield`, as in a worker.
+        again: the `Retry` or `Snooze` that it raised: `done.again.after_s`, for a moment `done.again.at`. Where it was
+            asked to stop before, the job is `cancelled` instead.
     """
 
     result: Any = None
@@ -53,6 +56,7 @@ class Recorded(msgspec.Struct):
     logs: list[LogRecord] = msgspec.field(default_factory=list)
     progress: list[dict[str, Any]] = msgspec.field(default_factory=list)
     cancelled: bool = False
+    again: Retry | Snooze | None = None
 
     @property
     def items(self) -> list[Any]:
@@ -97,6 +101,11 @@ def run(
         if not port.is_cancelled():
             raise
         recorded.cancelled = True
+    except (Retry, Snooze) as again:
+        if port.is_cancelled():
+            recorded.cancelled = True
+        else:
+            recorded.again = again
     finally:
         current_context.reset(token)
     return recorded

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bench.bench import Bench
-from bench.figures import bulk, burning, idle, latency, payload, recovery, single, sleeping, streaming
+from bench.figures import (
+    bulk,
+    burning,
+    durability,
+    idle,
+    latency,
+    payload,
+    recovery,
+    single,
+    sleeping,
+    streaming,
+)
 from bench.report import Figure
 
 Measure = Callable[[Bench], Figure]
@@ -28,4 +39,10 @@ ALL: Mapping[str, Measure] = {
     "stream": streaming.out_stream,
     "worker-killed": recovery.worker_killed,
     "daemon-killed": recovery.daemon_killed,
+    "daemon-killed-many": recovery.daemon_killed_many,
+    "drain": recovery.drain,
+    "single-process": durability.single_process,
+    "single-memory": durability.single_memory,
+    "bulk-process": durability.bulk_process,
+    "bulk-memory": durability.bulk_memory,
 }

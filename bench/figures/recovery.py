@@ -1,4 +1,4 @@
-"""How soon work goes on after a kill -9: of a worker, and of the daemon with 10,000 jobs queued."""
+"""How soon work goes on after a kill -9 of a worker or of the daemon, and how soon a daemon under load has stopped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from bench import bare
 from bench.bench import Bench
 from bench.daemon import Measured, family
 from bench.load import LoadFailed
-from bench.report import Bare, Figure, Goal
+from bench.report import Bare, Figure, Goal, percentiles
 from jobsvc.client.core import Request
 from jobsvc.client.replies import value_of
 
+KILLS = 40
+"""Of workers: enough for a p99 that is not the maximum of a handful."""
 QUEUED = 10_000
+QUEUED_MANY = 100_000
+DRAIN_LOOPS = 200_000
+"""Of the jobs that run while a daemon is told to stop: about 20 ms each."""
 LINES = 2_000
 WAIT_S = 30.0
 LOOK_S = 0.005
@@ -27,7 +32,7 @@ def worker_killed(bench: Bench) -> Figure:
     """The moment of the second begin, which the task itself writes down, less the moment of the kill."""
     with bench.daemon() as daemon, daemon.client() as client:
 
-        def once() -> float:
+        def killed() -> float:
             marks = daemon.data_dir.parent / f"marks-{uuid4().hex}"
             job = client.submit("mark_begin", {"path": str(marks)})
             _lines(daemon, marks, 1)
@@ -39,7 +44,7 @@ def worker_killed(bench: Bench) -> Figure:
             client.result(job, WAIT_S)
             return again_at - killed_at
 
-        values = bench.repeat(once)
+        values = [killed() for _ in range(bench.some(KILLS))]
     return Figure(
         name="worker-killed",
         title="killed worker → its job runs again",
@@ -47,14 +52,25 @@ def worker_killed(bench: Bench) -> Figure:
         better="less",
         values=values,
         bare=[Bare("start of a Python with msgspec", bare.python_start_s())],
-        floor=Goal(1.0),
-        aim=Goal(0.2),
+        floor=Goal(1.0, p99=1.0),
+        aim=Goal(0.2, p99=0.2),
+        latencies_s=percentiles(values),
     )
 
 
 def daemon_killed(bench: Bench) -> Figure:
+    return _daemon_killed(bench, "daemon-killed", QUEUED, floor=3.0, aim=1.0)
+
+
+def daemon_killed_many(bench: Bench) -> Figure:
+    return _daemon_killed(bench, "daemon-killed-many", QUEUED_MANY)
+
+
+def _daemon_killed(
+    bench: Bench, name: str, queued: int, *, floor: float | None = None, aim: float | None = None
+) -> Figure:
     """From the start of the new daemon to its first 200 on /readyz."""
-    jobs = bench.some(QUEUED)
+    jobs = bench.some(queued)
     with bench.daemon() as daemon:
         with daemon.client() as client:
             client.submit_many(("hold", {}) for _ in range(jobs))
@@ -71,14 +87,44 @@ def daemon_killed(bench: Bench) -> Figure:
         if left != jobs:
             raise LoadFailed(f"{left} of {jobs} jobs are left after the kills")
     return Figure(
-        name="daemon-killed",
+        name=name,
         title=f"killed daemon → ready, {jobs:,} jobs queued",
         unit="s",
         better="less",
         values=values,
         bare=[Bare("start of a Klein hello", bare.hello_start_s())],
-        floor=Goal(3.0),
-        aim=Goal(1.0),
+        floor=None if floor is None else Goal(floor),
+        aim=None if aim is None else Goal(aim),
+    )
+
+
+def drain(bench: Bench) -> Figure:
+    """From SIGTERM to the end of the process, while every worker computes and thousands of jobs wait."""
+    jobs = bench.some(QUEUED)
+    values: list[float] = []
+    for _ in range(bench.repeats):
+        with bench.daemon() as daemon:
+            with daemon.client() as client:
+                client.submit_many(("burn", {"loops": DRAIN_LOOPS}) for _ in range(jobs))
+                while not any(worker["running"] for worker in _cpu_workers(daemon)):
+                    daemon.pause(LOOK_S)
+            began = perf_counter()
+            status = daemon.stop()
+            values.append(perf_counter() - began)
+            if status != 0:
+                raise LoadFailed(f"the daemon ended with {status} after SIGTERM")
+            daemon.start()
+            with daemon.client() as client:
+                left = list(client.list())
+            if len(left) != jobs or any(job.reason == "lost" for job in left):
+                raise LoadFailed(f"of {jobs} jobs {len(left)} are left after a drain, or some count as lost")
+    return Figure(
+        name="drain",
+        title=f"SIGTERM → exit 0, workers busy, {jobs:,} jobs wait",
+        unit="s",
+        better="less",
+        values=values,
+        bare=[Bare("stop of a Klein hello", bare.hello_stop_s())],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from jobsvc.authoring.limits import LimitsArg, checked_limits
 from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.describe import args_schema, describe, schema
@@ -76,6 +77,7 @@ class Command:
             result_schema=msgspec.json.encode(schema(CommandResult)),
             ports=(Port("out", "out"),),
             command=self.command,
+            limits=self.declared.limits,
         )
 
 
@@ -84,6 +86,7 @@ def command(
     argv: Sequence[str],
     *,
     ok_codes: Sequence[int] = (0,),
+    retry_codes: Sequence[int] | None = None,
     text: bool = True,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -94,6 +97,7 @@ def command(
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Command:
     """Make a program a task.
 
@@ -104,10 +108,13 @@ def command(
 
     Args:
         ok_codes: exit codes that are no error.
+        retry_codes: exit codes worth another try. Default: all that are an error. With one that is not worth it the
+            job fails at once, with `error.retryable` false. A program that a signal or a timeout has ended has no
+            code: this rule does not touch it.
         text: output lines are text; False: bytes.
         cwd: its working directory; default: where the daemon was started.
         env: added to its environment.
-        timeout, retries, backoff, queue, priority, concurrency, on_lost: as for `task`.
+        timeout, retries, backoff, queue, priority, concurrency, on_lost, limits: as for `task`.
 
     Raises:
         TypeError: an argument of a wrong type.
@@ -118,6 +125,7 @@ def command(
         spec = CommandSpec(
             argv=_argv(argv),
             ok_codes=_ok_codes(ok_codes),
+            retry_codes=None if retry_codes is None else _retry_codes(retry_codes, ok_codes),
             text=_flag("text", text),
             cwd=None if cwd is None else _text("cwd", os.fspath(cwd)),
             env={_variable(key): _text(f"env[{key!r}]", value) for key, value in (env or {}).items()},
@@ -132,6 +140,7 @@ def command(
             concurrency=concurrency,
             on_lost=on_lost,
         )
+        declared = msgspec.structs.replace(declared, limits=checked_limits(limits, "command"))
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ArgvError) else type(error)
         raise kind(f"command {name!r}: {error}") from None
@@ -167,13 +176,26 @@ def _flag(what: str, value: Any) -> bool:
 
 
 def _ok_codes(codes: Any) -> tuple[int, ...]:
+    checked = _codes("ok_codes", codes)
+    if not checked:
+        raise ValueError("ok_codes is empty: then no run could succeed")
+    return checked
+
+
+def _retry_codes(codes: Any, ok_codes: Sequence[int]) -> tuple[int, ...]:
+    checked = _codes("retry_codes", codes)
+    for code in checked:
+        if code in ok_codes:
+            raise ValueError(f"retry_codes holds {code}, which by ok_codes is no error")
+    return checked
+
+
+def _codes(what: str, codes: Any) -> tuple[int, ...]:
     if isinstance(codes, (str, bytes)) or not isinstance(codes, Sequence):
-        raise TypeError(f"ok_codes must be a sequence of integers, not {codes!r}")
+        raise TypeError(f"{what} must be a sequence of integers, not {codes!r}")
     for code in codes:
         if isinstance(code, bool) or not isinstance(code, int):
-            raise TypeError(f"ok_codes must hold integers, not {code!r}")
+            raise TypeError(f"{what} must hold integers, not {code!r}")
         if not 0 <= code <= EXIT_CODE_MAX:
-            raise ValueError(f"ok_codes must be from 0 to {EXIT_CODE_MAX}, not {code}")
-    if not codes:
-        raise ValueError("ok_codes is empty: then no run could succeed")
+            raise ValueError(f"{what} must be from 0 to {EXIT_CODE_MAX}, not {code}")
     return tuple(codes)

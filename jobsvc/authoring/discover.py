@@ -53,15 +53,30 @@ def discover(modules: Sequence[str]) -> dict[str, AnyTask]:
         ModuleLoadError: a module is not found, does not import, names two tasks alike, has a task whose annotations
             cannot be used, or no task at all.
     """
-    found: dict[str, AnyTask] = {}
-    places: dict[str, str] = {}
-    for module_name in modules:
+    finder = Finder()
+    for module in modules:
+        finder.add(module)
+    return finder.found
+
+
+class Finder:
+    """Finds the tasks of one module after the other; one that cannot be used leaves nothing of it behind.
+
+    `found` are the tasks so far, by name.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, AnyTask] = {}
+        self._places: dict[str, str] = {}
+
+    def add(self, module_name: str) -> list[str]:
+        """Import the module; the names of its tasks. Raises as `discover`."""
         module = _imported(module_name)
-        count = 0
+        found, places = dict(self.found), dict(self._places)
+        names: list[str] = []
         for attribute, value in list(vars(module).items()):
             if not isinstance(value, (Task, Command)):
                 continue
-            count += 1
             place = f"{module_name}.{attribute}"
             known = found.setdefault(value.name, value)
             first = places.setdefault(value.name, place)
@@ -71,9 +86,12 @@ def discover(modules: Sequence[str]) -> dict[str, AnyTask]:
                     f"two tasks are called {value.name!r}: {first} and {place}; give one of them name=…",
                 )
             _check(module_name, value)
-        if not count:
+            if value.name not in names:
+                names.append(value.name)
+        if not names:
             raise ModuleLoadError(module_name, "it names no tasks; decorate a function with @jobsvc.task")
-    return found
+        self.found, self._places = found, places
+        return names
 
 
 def _imported(name: str) -> ModuleType:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, get_args
 import msgspec
 
 from jobsvc.model.limits import DURATION_MAX_S, NAME_MAX_CHARS, PRIORITY_MAX, PRIORITY_MIN, RETRIES_MAX
-from jobsvc.model.task import Backoff, OnLost, Policy, Timeouts
+from jobsvc.model.task import NO_LIMITS, Backoff, Limits, OnLost, Policy, Timeouts
 
 TimeoutArg: TypeAlias = float | Mapping[str, float | None] | Timeouts | None
 """Seconds for one attempt, or `{"run": …, "idle": …, "total": …}`."""
@@ -31,6 +31,7 @@ class Declared(msgspec.Struct, frozen=True):
     priority: int
     concurrency: int | None
     policy: Policy
+    limits: Limits = NO_LIMITS
 
 
 def declare(

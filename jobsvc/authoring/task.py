@@ -12,7 +12,9 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import msgspec
 
+from jobsvc.authoring.again import ErrorClasses, Worth, declare_worth
 from jobsvc.authoring.context import Context
+from jobsvc.authoring.limits import LimitsArg, checked_limits
 from jobsvc.authoring.policy import BackoffArg, Declared, TimeoutArg, checked_name, declare
 from jobsvc.authoring.signature import Signature, parameters_of
 from jobsvc.model.task import OnLost, Port, TaskSpec
@@ -56,6 +58,7 @@ class Task(Generic[P, R_co]):
         name: the task's name, checked.
         executor: where it runs, checked against its kind.
         declared: the policy arguments, checked.
+        worth: which of its errors are worth another try.
         names: local names at the place of decoration, for annotations.
     """
 
@@ -68,6 +71,7 @@ class Task(Generic[P, R_co]):
         name: str,
         executor: FunctionExecutor,
         declared: Declared,
+        worth: Worth,
         names: Mapping[str, Any],
     ) -> None:
         functools.update_wrapper(self, fn)
@@ -76,6 +80,7 @@ class Task(Generic[P, R_co]):
         self.executor = executor
         self.kind: TaskKind = _kind(fn)
         self.declared = declared
+        self.worth = worth
         self.module: str = getattr(fn, "__module__", None) or "__main__"
         self._names: Mapping[str, Any] = names
         self._signature: Signature | None = None
@@ -153,6 +158,7 @@ class Task(Generic[P, R_co]):
             args_schema=msgspec.json.encode(signature.args_schema(self.name)),
             result_schema=msgspec.json.encode(signature.result_schema()),
             ports=(Port("out", "out"),) if self.streams else (),
+            limits=self.declared.limits,
         )
 
 
@@ -173,10 +179,13 @@ def task(
     timeout: TimeoutArg = None,
     retries: int = 0,
     backoff: BackoffArg = None,
+    retry_on: ErrorClasses | None = None,
+    give_up_on: ErrorClasses = (),
     queue: str = "default",
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Decorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -187,16 +196,20 @@ def task(
     timeout: TimeoutArg = None,
     retries: int = 0,
     backoff: BackoffArg = None,
+    retry_on: ErrorClasses | None = None,
+    give_up_on: ErrorClasses = (),
     queue: str = "default",
     priority: int = 0,
     concurrency: int | None = None,
     on_lost: OnLost = "retry",
+    limits: LimitsArg = None,
 ) -> Any:
     """Make a function a task, with or without arguments: `@task` or `@task(executor="process", timeout=60)`.
 
     A parameter annotated with `Context` gets the job's context and is no argument. All others are JSON by their type
     hints; one without a hint takes any JSON. `*args` and `**kwargs` are refused. A generator streams: every `yield`
-    is an item of the job's `out` stream, what it returns is the result.
+    is an item of the job's `out` stream, what it returns is the result. Its code may raise `Retry` to be tried again
+    at a moment of its choice, and `Snooze` to wait without having failed.
 
     Args:
         name: default: the function's.
@@ -206,10 +219,16 @@ def task(
         retries: further attempts after an error.
         backoff: `{"base_s": 1, "max_s": 600}` or `(1, 600)`: the delay before try n+1 is random, up to
             min(max_s, base_s * 2**(n-1)).
+        retry_on: errors worth another try, as after `except`: a class or several. Default: all. What is not worth one
+            ends the job at once, with `error.retryable` false; so does a result without a JSON form, for instance.
+            Crashes, timeouts and losses are no exceptions: these rules do not touch them.
+        give_up_on: errors not worth one, though they be of a class in `retry_on`.
         queue: its queue.
         priority: larger goes first, -100 to 100.
         concurrency: at most so many attempts at the same time.
         on_lost: `retry` (at least once) or `fail` (at most once), when what ran it is lost.
+        limits: what one attempt may use, `{"max_rss": "512M", "cpu_s": 60, "open_files": 256, "file_bytes": "1G"}`,
+            any of them; only with `executor="process"`.
 
     Raises:
         TypeError: an argument of a wrong type, a function that cannot be a task.
@@ -230,10 +249,12 @@ def task(
                 concurrency=concurrency,
                 on_lost=on_lost,
             )
+            worth = declare_worth(retry_on, give_up_on)
             chosen = _executor(_kind(fn), executor)
+            declared = msgspec.structs.replace(declared, limits=checked_limits(limits, chosen))
         except (TypeError, ValueError) as error:
             raise type(error)(f"task {own_name!r}: {error}") from None
-        return Task(fn, name=own_name, executor=chosen, declared=declared, names=names)
+        return Task(fn, name=own_name, executor=chosen, declared=declared, worth=worth, names=names)
 
     if fn is not None:
         return decorate(fn, _local_names(sys._getframe(1)))  # noqa: SLF001

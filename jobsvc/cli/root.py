@@ -28,6 +28,7 @@ _COMMANDS = {
     "tasks": "daemon",
     "info": "daemon",
     "reload": "daemon",
+    "db": "database",
     "completion": "completing",
 }
 """Command → module of this package that holds it, as `<name>_command`; imported when it is used."""

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from jobsvc.model.job import Job
 from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_ONE_S, PREFETCH_S, QUICK_S
-from jobsvc.model.task import Policy, TaskSpec
+from jobsvc.model.task import NO_LIMITS, Policy, TaskSpec
 from jobsvc.model.types import checker
 from jobsvc.ports import Worker
 from jobsvc.runtime.waiting import Waiters
@@ -33,12 +33,14 @@ TimeoutName = Literal["run", "idle", "total"]
 class TaskState:
     """A task, and what the dispatcher has learnt of it."""
 
-    __slots__ = ("check", "mark", "mean_s", "policy_text", "spec")
+    __slots__ = ("alone", "check", "mark", "mean_s", "policy_text", "spec")
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self.check: Callable[[bytes], None] = checker(spec.args_tree)
         self.policy_text = msgspec.json.encode(spec.policy)
+        # Limits are set on an idle worker and hold for one attempt: none waits there before or behind it.
+        self.alone = spec.executor == "process" and spec.limits != NO_LIMITS
         self.mean_s: float | None = None  # smoothed run time; None = not yet timed
         self.mark = (
             0  # grows with `Board.raise_ready`: a claim that comes back short proves nothing of later jobs
@@ -55,9 +57,16 @@ class TaskState:
         return self.mean_s is not None and self.mean_s < QUICK_S
 
     @property
+    def est_s(self) -> float | None:
+        """What an attempt is expected to take; None = nothing may wait behind it."""
+        return None if self.alone else self.mean_s
+
+    @property
     def ahead(self) -> int:
         """How many of it may wait in a cpu worker behind the one that runs."""
-        if self.mean_s is None or self.mean_s > PREFETCH_ONE_S or self.spec.policy.on_lost == "fail":
+        if self.alone or self.mean_s is None or self.mean_s > PREFETCH_ONE_S:
+            return 0
+        if self.spec.policy.on_lost == "fail":
             return 0
         if self.mean_s * PREFETCH_JOBS <= PREFETCH_S:
             return PREFETCH_JOBS
@@ -119,6 +128,7 @@ class Active:
         "held",
         "job",
         "policy",
+        "quick",
         "revision",
         "seat",
         "settling",
@@ -128,6 +138,7 @@ class Active:
         "task",
         "timers",
         "touched",
+        "unstored",
     )
 
     def __init__(self, job: Job, policy: Policy, task: TaskState, seat: Seat) -> None:
@@ -135,8 +146,9 @@ class Active:
         self.policy = policy
         self.task = task
         self.seat = seat
-        self.est_s = task.mean_s  # what it was expected to take when it was handed over
+        self.est_s = task.est_s  # what it was expected to take when it was handed over
         self.began_us: int | None = None
+        self.quick = False  # its worker need not say at once that it has begun
         self.stop: Stop | None = None
         self.settling = False  # its end is on the way to the store
         self.stepping = False  # a change of its state is on the way: an end that arrives meanwhile is `held`
@@ -146,6 +158,7 @@ class Active:
         self.tallies: dict[str, Tally] | None = None
         self.timers: list[IDelayedCall] | None = None
         self.touched = 0.0  # monotonic time of the last sign of life, where an idle timeout needs it
+        self.unstored = 0  # chunks on their way to the store
 
     @property
     def key(self) -> tuple[int, int]:
@@ -186,7 +199,7 @@ class Seat:
         self.claiming: set[str] = set()  # executors for which a claim is in flight
         self.orphans: dict[tuple[int, int], Active] = {}  # given-up thread attempts that still run
         self.backlog_s = 0.0  # estimated work handed over
-        self.untimed = 0  # attempts handed over of tasks not yet timed
+        self.untimed = 0  # attempts handed over behind which nothing may wait: not yet timed, or limited
         self.retiring = False
         self.dismissed = False  # it was told to quit
         self.stuck: tuple[int, int] | None = (
@@ -204,7 +217,7 @@ class Seat:
     def room(self, executor: str, task: TaskState) -> int:
         """How many more attempts of `task` it may be handed."""
         used = self.used.get(executor)
-        if used is None or self.retiring or self.stuck is not None:
+        if used is None or self.retiring or self.stuck is not None or task.spec.name in self.worker.lacks:
             return 0
         if self.worker.kind != "cpu":
             return self.worker.slots[executor] - used
@@ -222,10 +235,11 @@ class Seat:
     def take(self, executor: str, task: TaskState) -> None:
         """A slot is taken for an attempt that is about to be handed over."""
         self.used[executor] += 1
-        if task.mean_s is None:
+        est_s = task.est_s
+        if est_s is None:
             self.untimed += 1
         else:
-            self.backlog_s += task.mean_s
+            self.backlog_s += est_s
 
     def give_back(self, executor: str, est_s: float | None) -> None:
         """The slot is free again; `est_s` as it was at `take`."""
@@ -265,6 +279,20 @@ class Board:
         """How many more of it may run under its own `concurrency`."""
         cap = task.spec.concurrency
         return NO_CAP if cap is None else max(0, cap - self.running[task.spec.name])
+
+    def waits(self, executor: str) -> bool:
+        """Whether jobs of this executor may be queued that some worker could run: those go first."""
+        ready = self.ready.get(executor)
+        if not ready:
+            return False
+        lacks = [seat.worker.lacks for seat in self.of(executor)]
+        return not any(lacks) or any(any(name not in lack for lack in lacks) for name in ready)
+
+    def broken(self, name: str) -> bool:
+        """Whether the module of this task has loaded in none of the workers that could run it."""
+        task = self.tasks.get(name)
+        lacks = [] if task is None else [seat.worker.lacks for seat in self.of(task.spec.executor)]
+        return bool(lacks) and all(name in lack for lack in lacks)
 
     def set_tasks(self, specs: Mapping[str, TaskSpec]) -> None:
         """These tasks from now on; what was learnt of the old ones goes, as their code may be another."""

@@ -1,7 +1,8 @@
 """F2: what the clock makes the engine do: queue what is due, expire what is late, purge what is old.
 
-The timer is only a wake-up: due times are wall-clock records and are compared in the store. A stepped clock is noticed
-within `LOOK_S`.
+The timer is only a wake-up: due times are wall-clock records and are compared in the store. That somebody has set the
+wall clock is noticed within `LOOK_S`: what was asked for at a moment then follows the new time, and the backoff of a
+retry, which is a number of seconds, is moved with the clock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LOOK_S = 30.0
 BATCH = 1_000
 """Jobs per transaction of a chore: some milliseconds of the writer."""
 PURGE_EVERY_S = 60.0
+STEP_S = 1.0
+"""Wall and steady clock may drift apart by so much between two looks without anybody having set one."""
 
 
 class Chores:
@@ -51,6 +54,7 @@ class Chores:
         self._looking = False
         self._again = False
         self._stopped = False
+        self._offset_us = self._offset()
 
     def start(self) -> None:
         """From now on."""
@@ -85,6 +89,7 @@ class Chores:
 
     async def _look(self) -> None:
         try:
+            await self._notice_step()
             now = self._now_us()
             woken = await self._store.wake(now, BATCH)
             if woken:
@@ -106,6 +111,20 @@ class Chores:
             self.look()
         else:
             self.due_at(following if following is not None else now + int(LOOK_S * 1e6))
+
+    def _offset(self) -> int:
+        """How far the wall clock is ahead of the steady one."""
+        return self._now_us() - int(self._clock.seconds() * 1e6)
+
+    async def _notice_step(self) -> None:
+        step_us = self._offset() - self._offset_us
+        self._offset_us += step_us
+        if abs(step_us) >= STEP_S * 1e6:
+            moved = await self._store.shift_retries(step_us)
+            self._log.warn(
+                "the wall clock was set by {step_s:+.0f} s: {moved} retries keep their seconds",
+                step_s=step_us / 1e6, moved=moved, action="clock_stepped",
+            )  # fmt: skip
 
     def _start_purge(self) -> None:
         self._background.run("retention", self._purge_old())

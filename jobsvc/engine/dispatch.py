@@ -8,7 +8,7 @@ which costs one empty claim, and never towards no.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from jobsvc.engine.board import Active, Board, Seat, TaskState
 from jobsvc.engine.bus import Bus
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.frames import Message, Recall, Start
 from jobsvc.model.job import Job, policy_of
 from jobsvc.model.task import Timeouts
@@ -30,6 +31,11 @@ STUCK_S = 0.1
 """What waits in a worker behind an attempt that has run this long goes to others: five times what it was to wait."""
 
 _NO_TIMEOUTS = Timeouts()
+
+
+def _most_at_once(tasks: Iterable[TaskState], wants: Mapping[str, int]) -> int:
+    """How many jobs one claim may bring: where one of them may have to be alone, only that one."""
+    return 1 if any(task.alone for task in tasks) else max(wants.values())
 
 
 class Dispatcher:
@@ -88,14 +94,15 @@ class Dispatcher:
         board = self._board
         full: set[str] = set()
         for job in jobs:
-            if job.executor in full or job.state != "queued" or board.ready.get(job.executor):
+            if job.executor in full or job.state != "queued" or board.waits(job.executor):
                 continue
             task = board.tasks.get(job.task)
             if task is None or task.spec.executor != job.executor or board.free(task) <= 0:
                 continue  # the first two: a reload has come since the job was prepared
             seat = self._best(job.executor, task)
             if seat is None:
-                full.add(job.executor)
+                if not board.broken(job.task):
+                    full.add(job.executor)
                 continue
             job.owner, job.state = seat.worker.id, "running"
             job.epoch = job.attempt = 1
@@ -150,8 +157,10 @@ class Dispatcher:
             self.pump_all(executor)
 
     def dismiss_if_spent(self, seat: Seat) -> None:
-        """A retiring worker goes when its last attempt has ended."""
-        if seat.retiring and seat.spent and not seat.dismissed and seat.worker.id in self._board.seats:
+        """A retiring worker goes when its last attempt has ended, and those have that are on their way to it."""
+        if not (seat.retiring and seat.spent) or seat.dismissed or seat.worker.id not in self._board.seats:
+            return
+        if all(active.seat is not seat for active in self._placed.values()):
             seat.dismissed = True
             seat.worker.quit()
 
@@ -201,11 +210,11 @@ class Dispatcher:
             room = min(seat.room(executor, task), free)
             if room > 0:
                 tasks[name], wants[name] = task, room
-            elif compute and free > 0:
+            elif compute and free > 0 and name not in seat.worker.lacks:
                 return  # one that needs more room here may be next in order: short ones must not pass it for ever
         if not wants:
             return
-        limit = max(wants.values())
+        limit = _most_at_once(tasks.values(), wants)
         if compute and limit < seat.used[executor] // 2:
             return  # plenty ahead of it: refilled in large steps, since every claim costs a commit
         seat.claiming.add(executor)
@@ -266,6 +275,7 @@ class Dispatcher:
 
     def _hand_over(self, actives: Sequence[Active]) -> None:
         """Their claims are committed: send them, each to its worker."""
+        crash("CP5")
         starts: dict[Seat, list[Message]] = {}
         homeless: list[Active] = []
         for active in actives:
@@ -273,13 +283,13 @@ class Dispatcher:
             self._board.active[job.id] = active
             seat.outstanding[job.no] = active
             active.committed = job.seq
-            if not self.open or seat.retiring or seat.worker.id not in self._board.seats:
+            if not self.open or self.unwelcome(active) or seat.worker.id not in self._board.seats:
                 homeless.append(active)
                 continue
             timed = timeouts != _NO_TIMEOUTS
             # Of a quick one the worker need not announce the begin: not so where a timeout runs from it, or where a
             # death must tell for certain whether it began.
-            quick = active.task.quick and not timed and active.policy.on_lost == "retry"
+            quick = active.quick = active.task.quick and not timed and active.policy.on_lost == "retry"
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
@@ -294,6 +304,14 @@ class Dispatcher:
         if homeless:
             self._on_homeless(homeless)
 
+    def unwelcome(self, active: Active) -> bool:
+        """Whether its worker is to go and what it has not begun had better run elsewhere: on the new code.
+
+        One that is only replaced by its like ends what it was given; a second claim would help nobody.
+        """
+        seat = active.seat
+        return seat.dismissed or (seat.retiring and self._board.tasks.get(active.job.task) is not active.task)
+
     # -- what was handed over too early
 
     def _watch(self, seat: Seat) -> None:
@@ -303,7 +321,7 @@ class Dispatcher:
 
     def _look(self, seat: Seat) -> None:
         seat.watch = None
-        if seat.retiring or seat.stuck is not None:
+        if seat.stuck is not None:
             return  # all that waits has been called back already
         mark = seat.worker.running()
         runs = None if mark is None else seat.outstanding.get(mark[0])

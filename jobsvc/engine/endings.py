@@ -16,7 +16,9 @@ from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.verdict import Verdict, attempt_record, located, unkept
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.job import Job
+from jobsvc.model.limits import DURATION_MAX_S
 from jobsvc.model.states import FINAL
 from jobsvc.ports import Settled, Step
 
@@ -73,6 +75,7 @@ class Endings:
     # -- outcomes
 
     def _settle(self, ends: list[tuple[Active, Settled]]) -> None:
+        crash("CP8")
         answer = self._writes.settle([write for _, write in ends])
         answer.addCallbacks(self._settled, self._failed, callbackArgs=(ends,), errbackArgs=(len(ends),))
 
@@ -80,6 +83,7 @@ class Endings:
         if accepted is None:
             self._unkept(ends)
             return
+        crash("CP10")
         jobs: list[Job] = []
         for ok, (active, write) in zip(accepted, ends, strict=True):
             job = active.job
@@ -132,8 +136,9 @@ class Endings:
             self._counters["back", job.task, write.reason or write.to] += 1
             if write.to == "queued":
                 queued.add(job.task)
-            elif write.due_at is not None:
-                self._on_due(write.due_at)
+            for moment in (write.due_at, job.expires_at):
+                if moment is not None:  # while it ran nobody was to look at them
+                    self._on_due(moment)
             self._bus.moved(job)
         if queued:
             self._dispatcher.queued(queued)
@@ -171,7 +176,11 @@ def _step(active: Active, verdict: Verdict, now: int) -> Step:
     active.revision += 1
     error = None if verdict.error is None else located(verdict.error, job)
     record = attempt_record(active, verdict, now, error)
-    due_at = None if verdict.delay_s is None else now + int(verdict.delay_s * 1_000_000)
+    due_at = verdict.due_us
+    if due_at is not None:
+        due_at = min(due_at, now + int(DURATION_MAX_S * 1e6))
+    elif verdict.delay_s is not None:
+        due_at = now + int(verdict.delay_s * 1e6)
     return Step(
         no=job.no, epoch=job.epoch, owner=job.owner or "", to=verdict.to, reason=verdict.reason, at=now, due_at=due_at,
         attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,

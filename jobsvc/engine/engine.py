@@ -27,13 +27,14 @@ from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.waits import Waits
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
-from jobsvc.model.task import TaskSpec
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
 
@@ -43,6 +44,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     args_max_bytes: int = ARGS_MAX_BYTES
     keep_s: float = KEEP_S
+    limits: Limits = NO_LIMITS
 
 
 class Engine:
@@ -154,6 +156,7 @@ class Engine:
         """The last step: no timer of the engine fires any more."""
         self._chores.stop()
         self._dispatcher.close()
+        self._stops.close()
         self._writes.close()
         for active in tuple(self.board.active.values()):
             active.cancel_timers()
@@ -193,12 +196,14 @@ class Engine:
             raise JobsvcError(
                 "draining", "the daemon is stopping; send it again in a moment", retry_after_s=5
             )
+        crash("CP1")
         self._dispatcher.place(jobs)
         answer = self.store.submit(jobs)
         answer.addCallbacks(self._submitted, self._not_submitted, callbackArgs=(jobs,), errbackArgs=(jobs,))
         return answer
 
     def _submitted(self, answers: list[Submitted], jobs: Sequence[Job]) -> list[Submitted]:
+        crash("CP3")
         fresh: list[Job] = []
         for answer, job in zip(answers, jobs, strict=True):
             if answer.job is None or answer.replayed:

@@ -20,6 +20,7 @@ from jobsvc.engine.endings import Endings
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
 from jobsvc.engine.writes import AttemptWrites
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.events import Chunk
 from jobsvc.model.frames import Begin, Credit, Items, Log, Message, Progress, Result, Returned
 from jobsvc.model.limits import LOG_HEAD_BYTES, LOG_KEEP_BYTES, STREAM_QUOTA_BYTES
@@ -93,16 +94,18 @@ class Intake:
         if isinstance(message, Begin):
             active.began_us = active.job.started_at = message.at_us
             self._stops.begun(active)
+            crash("CP7")
         else:
             appends.append((active, self._chunk(active, message)))
             self._stops.touched(active)
 
     def retire(self, worker: Worker) -> None:
-        """No more attempts for this worker; what has not begun comes back by a recall."""
+        """No more attempts for this worker; what has not begun of code no longer in force comes back by a recall."""
         seat = self._board.seats.get(worker.id)
         if seat is not None:
             seat.retiring = True
-            self._stops.recall(seat)
+            if any(self._dispatcher.unwelcome(active) for active in seat.outstanding.values()):
+                self._stops.recall(seat)
             self._dispatcher.dismiss_if_spent(seat)
 
     def died(self, worker: Worker, death: Death) -> None:
@@ -117,10 +120,12 @@ class Intake:
         self._counters["worker_died", worker.kind, death.how] += 1
         ended: Ended = []
         now_us = self._now_us()
+        suspected = verdict.suspects(seat.outstanding.values(), seat.orphans, death)
         for active in seat.outstanding.values():
             if active.began_us is None and active.key == death.running:
                 active.began_us = death.began_us
-            self._end(active, partial(verdict.worker_died, active, death, now_us, self._uniform), ended)
+            judge = partial(verdict.worker_died, active, death, suspected, now_us, self._uniform)
+            self._end(active, judge, ended)
         self._endings.finish(ended)
         orphans = list(seat.orphans.values())
         seat.orphans.clear()
@@ -143,12 +148,12 @@ class Intake:
             active.began_us = message.began_us
         if active.stop is None:
             active.task.observe(message.run_s)
-        if message.error is None and active.stop is None:
+        again = message.again
+        if message.error is None and again is None and active.stop is None:
             ended.append((active, Verdict("succeeded", result=message.body)))
         else:
-            self._end(
-                active, partial(verdict.ended, active, message.error, message.body, self._uniform), ended
-            )
+            judge = partial(verdict.ended, active, message.error, message.body, self._uniform, again)
+            self._end(active, judge, ended)
 
     def _returned(self, active: Active, ended: Ended) -> None:
         self._end(active, partial(verdict.not_begun, active, self._uniform), ended)
@@ -215,6 +220,8 @@ class Intake:
         return Append(chunk, owner, drop_from=dropped[0], drop_through=dropped[1])
 
     def _append(self, appends: list[tuple[Active, Append]]) -> None:
+        for active, _ in appends:
+            active.unstored += 1
         answer = self._writes.append([write for _, write in appends])
         answer.addCallbacks(self._appended, self._append_failed, callbackArgs=(appends,))
 
@@ -224,6 +231,7 @@ class Intake:
         grown: set[bytes] = set()
         for ok, (active, write) in zip(accepted, appends, strict=True):
             chunk = write.chunk
+            active.unstored -= 1
             if not ok:  # a fence: the store counts and logs it
                 continue
             active.committed = max(active.committed, chunk.last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,6 +17,7 @@ from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason, TimeoutNa
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
+from jobsvc.engine.writes import is_full
 from jobsvc.model.frames import Cancel, Recall
 from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
@@ -26,7 +27,7 @@ TIMEOUT_GRACE_S = 1.0
 KILL_AGAIN_S = 0.25
 """How often a kill is tried again while the attempt still waits behind another one in its worker."""
 ASK_AGAIN_S = 1.0
-"""Pause after a timeout that could not be recorded (the disk is full)."""
+"""Pause after a timeout or a release that could not be recorded (the disk is full)."""
 ORPHANS_SHARE = 4
 """When one in so many threads of an io worker is an orphan, the worker is replaced."""
 
@@ -61,6 +62,7 @@ class Stops:
         self._now_us = now_us
         self._uniform = uniform
         self._on_worn = on_worn
+        self._releases: dict[tuple[int, int], IDelayedCall] = {}  # retries to be released once there is space
 
     # -- timers of an attempt
 
@@ -89,6 +91,10 @@ class Stops:
             active.touched = self._clock.seconds()
 
     def _idle(self, active: Active, idle_s: float) -> None:
+        if active.unstored:
+            self.touched(
+                active
+            )  # it may have to wait until what it has said is on the disk: that is not its silence
         left_s = active.touched + idle_s - self._clock.seconds()
         if left_s <= 0:
             self.time_is_up(active, "idle")
@@ -147,18 +153,38 @@ class Stops:
         """A given-up thread has returned, or its worker is dead: a retry that waited for it may go on."""
         self._dispatcher.vacate(active)
         self._dispatcher.freed([active])
+        self._release(active)
+
+    def _release(self, active: Active) -> None:
+        self._releases.pop(active.key, None)
         move = Move(
             active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running"
         )
         answer = self._store.move([move])
-        answer.addCallback(self._released)
-        answer.addErrback(self._failed, "release of a retry")
+        answer.addCallback(self._released, active)
+        answer.addErrback(self._not_released, active)
 
-    def _released(self, jobs: Sequence[Job | None]) -> None:
-        for job in jobs:
-            if job is not None:
-                self._bus.moved(job)
-                self._dispatcher.queued((job.task,))
+    def _released(self, jobs: Sequence[Job | None], active: Active) -> None:
+        [job] = jobs
+        if job is not None:
+            self._bus.moved(job)
+            self._dispatcher.queued((job.task,))
+        elif self._board.active.get(active.job.id) is active:
+            self._release_later(active)  # that it waits is not on the disk yet: there is no space
+
+    def _not_released(self, failure: Failure, active: Active) -> None:
+        self._failed(failure, "the release of a retry")
+        if is_full(failure):
+            self._release_later(active)
+
+    def _release_later(self, active: Active) -> None:
+        self._releases[active.key] = self._clock.callLater(ASK_AGAIN_S, self._release, active)
+
+    def close(self) -> None:
+        """No timer of its own fires any more."""
+        for timer in self._releases.values():
+            timer.cancel()
+        self._releases.clear()
 
     # -- asking
 
@@ -180,12 +206,36 @@ class Stops:
         """
         if active.settling:
             return succeed(None)
-        if active.stop is not None:
-            if reason == "cancel_asked":
-                active.stop.reason = reason
-            self._arm(active, kill_after_s)
-            return active.stop.asked.wait() if active.stepping else succeed(None)
-        active.stop = Stop(reason, passed)
+        stop = active.stop
+        if stop is None:
+            active.stop = Stop(reason, passed)
+            return self._record(active, active.stop, reason, kill_after_s, None)
+        if reason == "cancel_asked" and active.job.reason != reason:
+            return Deferred.fromCoroutine(self._cancel_too(active, stop, kill_after_s))
+        self._arm(active, kill_after_s)
+        return stop.asked.wait() if active.stepping else succeed(None)
+
+    async def _cancel_too(self, active: Active, stop: Stop, kill_after_s: float | None) -> None:
+        """It was asked to stop for another reason. That it is to be cancelled outlives the daemon, too."""
+        before, stop.reason = stop.reason, "cancel_asked"  # however it ends from now on
+        while active.stop is stop and active.stepping:
+            await stop.asked.wait()
+        if active.stop is not stop:
+            await self.ask(active, "cancel_asked", kill_after_s)
+        elif active.job.reason == "cancel_asked":
+            self._arm(active, kill_after_s)  # another cancel was faster
+        elif not active.settling:
+            await self._record(active, stop, "cancel_asked", kill_after_s, before)
+
+    def _record(
+        self,
+        active: Active,
+        stop: Stop,
+        reason: StopReason,
+        kill_after_s: float | None,
+        before: StopReason | None,
+    ) -> Deferred[None]:
+        """Write that it is stopping and why; then tell its worker. An end that comes meanwhile is held."""
         active.stepping = True
         job = active.job
         job.seq += 1
@@ -195,12 +245,11 @@ class Stops:
             due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=active.revision,
         )  # fmt: skip
         answer = self._store.step([step])
-        stop = active.stop
         return answer.addCallbacks(
             self._asked,
             self._not_asked,
             callbackArgs=(active, stop, step, kill_after_s),
-            errbackArgs=(active, stop, step),
+            errbackArgs=(active, stop, step, before),
         )
 
     def _asked(
@@ -221,12 +270,17 @@ class Stops:
             self._arm(active, kill_after_s)
         stop.asked.fire(None)
 
-    def _not_asked(self, failure: Failure, active: Active, stop: Stop, step: Step) -> Failure:
-        """Nothing was stored, so nothing was asked."""
+    def _not_asked(
+        self, failure: Failure, active: Active, stop: Stop, step: Step, before: StopReason | None
+    ) -> Failure:
+        """Nothing was stored, so nothing was asked: it stops for the reason it had `before`, if it had one."""
         active.stepping = False
-        active.stop = None
-        if stop.kill_timer is not None and stop.kill_timer.active():
-            stop.kill_timer.cancel()
+        if before is not None:
+            stop.reason = before
+        else:
+            active.stop = None
+            if stop.kill_timer is not None and stop.kill_timer.active():
+                stop.kill_timer.cancel()
         if active.job.seq == step.seq:
             active.job.seq -= 1  # nothing has been numbered behind it
         held, active.held = active.held, None
@@ -237,7 +291,7 @@ class Stops:
 
     def _arm(self, active: Active, kill_after_s: float | None) -> None:
         stop = active.stop
-        if kill_after_s is None or stop is None:
+        if kill_after_s is None or stop is None or active.settling:
             return
         if active.job.executor == "loop":
             # It stops at its next await. All that force can do is to replace the worker: not before it had its chance.

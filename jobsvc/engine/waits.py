@@ -80,8 +80,11 @@ class Waits:
         return [self._explain(job) for job in jobs]
 
     def _explain(self, job: Job) -> Job:
-        if job.state == "queued" and job.task not in self._board.tasks:
-            job.reason = "no_such_task"
+        if job.state == "queued":
+            if job.task not in self._board.tasks:
+                job.reason = "no_such_task"
+            elif self._board.broken(job.task):
+                job.reason = "module_broken"
         return job
 
     async def attempts(self, job_id: bytes, tenant: str) -> list[Attempt]:

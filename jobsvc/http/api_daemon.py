@@ -14,7 +14,7 @@ from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.model import limits
 from jobsvc.model.clock import time_text
-from jobsvc.model.task import Policy
+from jobsvc.model.task import Limits, Policy
 
 TEXT = b"text/plain; charset=utf-8"
 
@@ -33,7 +33,7 @@ async def livez(_edge: Edge, request: Request, _query: Query) -> bytes:
 
 
 async def readyz(edge: Edge, request: Request, query: Query) -> bytes:
-    """`GET /readyz`: whether jobs can be taken and run."""
+    """`GET /readyz`: whether jobs can be taken and run. A broken module is told, and does not stop the others."""
     checks = [
         *edge.daemon.ready(),
         ("accepting", not edge.engine.draining, "draining" if edge.engine.draining else "yes"),
@@ -41,14 +41,15 @@ async def readyz(edge: Edge, request: Request, query: Query) -> bytes:
     well = all(ok for _, ok, _ in checks)
     status = 200 if well else 503
     if query.get("verbose", False):
-        listed = [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks]
+        flaws = [(name, False, detail) for name, detail in edge.daemon.flaws()]
+        listed = [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in [*checks, *flaws]]
         return json_reply(request, status, {"ready": well, "checks": listed})
     return request.reply(status, b"ok\n" if well else b"not ready\n", TEXT)
 
 
 async def metrics(edge: Edge, request: Request, _query: Query) -> bytes:
     """`GET /metrics`."""
-    edge.metrics.gauges = await edge.engine.gauges()
+    edge.metrics.gauges = {**await edge.engine.gauges(), **edge.daemon.gauges()}
     text = await edge.in_thread(edge.metrics.exposition)
     return request.reply(200, text, CONTENT_TYPE)
 
@@ -74,6 +75,7 @@ class DefaultsView(msgspec.Struct):
     """What a job gets when neither the submit nor its task says otherwise. Durations in seconds."""
 
     keep_s: float
+    process_limits: Limits
     policy: Policy = Policy()
     call_wait_s: float = limits.CALL_WAIT_S
     list_limit: int = limits.LIST_LIMIT
@@ -107,7 +109,7 @@ async def info(edge: Edge, request: Request, _query: Query) -> bytes:
             limits=LimitsView(
                 json_body_max_bytes=edge.body_max_bytes, args_max_bytes=engine.config.args_max_bytes
             ),
-            defaults=DefaultsView(keep_s=engine.config.keep_s),
+            defaults=DefaultsView(keep_s=engine.config.keep_s, process_limits=engine.config.limits),
             tasks=len(engine.tasks),
             draining=engine.draining,
         ),

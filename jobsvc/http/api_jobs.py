@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Raw
+from twisted.internet.defer import Deferred
 
 from jobsvc.http.bodies import decode, decode_submit, json_body
 from jobsvc.http.bulk import key_reused
@@ -26,6 +27,7 @@ from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.http.streams import event_reply
 from jobsvc.model.clock import time_text
+from jobsvc.model.crashpoints import die, due
 from jobsvc.model.errors import JobError, JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text
@@ -35,6 +37,8 @@ from jobsvc.ports import JobFilter, Submitted
 
 NOT_YET_RETRY_S = 1
 """Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
+HALF_SENT_S = 0.05
+"""Until half a reply has surely left the process that is to die with it (a crash point of tests)."""
 _CURSOR = re.compile(rb"1:(asc|desc):([0-9]{1,18})")
 _ERROR = msgspec.json.Decoder(JobError)
 
@@ -62,7 +66,12 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     if wait_s is not None:
         applied_wait(request, wait_s)
         job = await edge.engine.wait(job.id, TENANT, wait_s, fresh=None if done.replayed else job)
-    return edge.job_reply(request, status, job)
+    reply = edge.job_reply(request, status, job)
+    if due("CP4"):
+        request.write(reply[: len(reply) // 2])
+        edge.clock.callLater(HALF_SENT_S, die)
+        await Deferred()
+    return reply
 
 
 async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:

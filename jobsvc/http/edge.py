@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -45,6 +45,12 @@ class Daemon(Protocol):
 
     def ready(self) -> Sequence[tuple[str, bool, str]]:
         """Each check: its name, whether it is well, one line for people."""
+
+    def flaws(self) -> Sequence[tuple[str, str]]:
+        """Checks that are not well though jobs can be taken and run: name and one line for people."""
+
+    def gauges(self) -> Mapping[tuple[str, ...], int]:
+        """Figures for the metrics beside the engine's: (name, label…) → figure."""
 
 
 InThread = Callable[[Callable[[], bytes]], Deferred[bytes]]

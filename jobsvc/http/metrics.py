@@ -27,12 +27,14 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "dropped": ("Times the oldest items or log lines of a job were dropped by its quota.", ("what",)),
     "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
+    "worker_recycled": ("Workers replaced by age, jobs or memory.", ("kind", "why")),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "queued": ("Jobs that wait for a slot.", ("task",)),
     "running": ("Attempts handed to workers.", ("executor",)),
     "slots": ("Attempts that may run at once.", ("executor",)),
     "orphans": ("Threads that were given up and still run.", ()),
+    "module_broken": ("1 for a task module that new workers are started without.", ("module",)),
 }
 """What the engine's counters and gauges tell, and the names of their labels."""
 

@@ -1,7 +1,8 @@
 """F0: the messages of the control channel between daemon and worker, and how they travel.
 
-A frame is a 4-byte big-endian length and a msgpack array of messages: one decode call for a whole batch. The length's
-top bit says that parts of bodies are among them. A message is
+A frame is a head of 8 bytes and a msgpack array of messages: one decode call for a whole batch. The head is the length
+and the length once more in disguise, both big-endian: what a task writes on the channel by mistake shows at once, and
+is not waited for as a frame of megabytes. The length's top bit says that parts of bodies are among them. A message is
 an array that starts with its tag. Bodies are opaque encoded bytes; above `PART_BYTES` they travel ahead of their
 message in `Part`s, so that no large value holds up a channel that carries a hundred jobs.
 
@@ -11,14 +12,15 @@ An attempt is named by (no, epoch): the job's row number and its epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 
 from jobsvc.model.errors import JobError
-from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES
+from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
-PROTO = 1
+PROTO = 2
 """Version of this table; a worker of another version is refused at `Hello`."""
 
 
@@ -38,10 +40,15 @@ class Hello(Message, tag=1):
 
 
 class Manifest(Message, tag=2, gc=True):
-    """What the worker can run. `error` is the traceback of a module that did not load (then `tasks` is empty)."""
+    """What the worker can run.
+
+    `modules`: for each module that has loaded, the names of the tasks it holds. `errors`: for each other one its
+    traceback, or what else is wrong with it; `tasks` has none of its.
+    """
 
     tasks: list[TaskSpec]
-    error: str | None = None
+    modules: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
 
 
 class Begin(Message, tag=3):
@@ -52,10 +59,22 @@ class Begin(Message, tag=3):
     at_us: int
 
 
+class Again(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the attempt's code has said about running again.
+
+    `retry`: this error is worth it, after `after_s` (None: the policy's backoff). `never`: this error is not. `snooze`:
+    there is no error, it only waits, for `after_s` or until the wall clock says `at_us`.
+    """
+
+    how: Literal["retry", "never", "snooze"]
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)] | None = None
+    at_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Result(Message, tag=4, gc=True):
     """The attempt ended: `error` is None and `body` the JSON of the result, or `error` says why (kind, type, …).
 
-    `began_us` is the wall clock at begin, `run_s` the time it ran.
+    `began_us` is the wall clock at begin, `run_s` the time it ran. With `again` of a snooze there is neither.
     """
 
     no: int
@@ -65,6 +84,7 @@ class Result(Message, tag=4, gc=True):
     error: JobError | None = None
     parts: int = 0
     body: bytes = b""
+    again: Again | None = None
 
 
 class Items(Message, tag=5):
@@ -107,6 +127,12 @@ class Pong(Message, tag=9):
 
     n: int
     rss_bytes: int = 0
+
+
+class Loading(Message, tag=17):
+    """The worker is about to import this module: should it hang or die in there, that one is to blame."""
+
+    module: str
 
 
 # -- daemon to worker ---------------------------------------------------------------------------------------------
@@ -169,11 +195,13 @@ class Part(Message, tag=16):
     data: bytes
 
 
-FromWorker = Hello | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
+FromWorker = Hello | Loading | Manifest | Begin | Result | Items | Log | Progress | Returned | Pong | Part
 ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
 Bodied = Result | Items | Log | Start
 
-_HEAD_BYTES = 4
+_HEAD_BYTES = 8
+_DISGUISE = 0x6A6F6273
+"""What the second half of a head differs by from the first."""
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -206,7 +234,12 @@ _HAS_PARTS = 1 << 31
 
 def _frame(messages: Sequence[Message], flag: int = 0) -> bytes:
     payload = _encoder.encode(messages)
-    return (len(payload) | flag).to_bytes(4, "big") + payload
+    return head(len(payload) | flag) + payload
+
+
+def head(length: int) -> bytes:
+    """The head of a frame of this length, the top bit with it."""
+    return (length << 32 | length ^ _DISGUISE).to_bytes(_HEAD_BYTES, "big")
 
 
 def split(message: Message) -> Iterator[Message]:
@@ -241,7 +274,7 @@ class Deframer:
         self._decode = msgspec.msgpack.Decoder(list[union]).decode  # type: ignore[valid-type]
         self._chunks: list[bytes] = []
         self._have = 0
-        self._need = 4
+        self._need = _HEAD_BYTES
         self._parts: dict[tuple[int, int], list[bytes]] = {}
 
     def feed(self, data: bytes) -> list[Message]:
@@ -257,21 +290,25 @@ class Deframer:
         buffer = b"".join(self._chunks) if len(self._chunks) > 1 else data
         out: list[Message] = []
         at, end = 0, len(buffer)
-        self._need = 4
+        self._need = _HEAD_BYTES
         while end - at >= _HEAD_BYTES:
-            head = int.from_bytes(buffer[at : at + 4], "big")
-            size = head & ~_HAS_PARTS
+            length, check = divmod(int.from_bytes(buffer[at : at + _HEAD_BYTES], "big"), 1 << 32)
+            size = length & ~_HAS_PARTS
+            if check != length ^ _DISGUISE:
+                raise FrameError(f"{buffer[at : at + _HEAD_BYTES].hex(' ')} is the head of no frame")
             if not 0 < size <= FRAME_MAX_BYTES:
                 raise FrameError(f"frame of {size} bytes")
-            if end - at - 4 < size:
-                self._need = size + 4
+            at += _HEAD_BYTES
+            if end - at < size:
+                at -= _HEAD_BYTES
+                self._need = size + _HEAD_BYTES
                 break
             try:
-                messages = self._decode(memoryview(buffer)[at + 4 : at + 4 + size])
+                messages = self._decode(memoryview(buffer)[at : at + size])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise FrameError(str(error)) from None
-            at += 4 + size
-            out += self._joined(messages) if head & _HAS_PARTS else messages
+            at += size
+            out += self._joined(messages) if length & _HAS_PARTS else messages
         self._chunks = [buffer[at:]] if at < end else []
         self._have = end - at
         return out

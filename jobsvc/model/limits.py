@@ -83,6 +83,16 @@ LOSSES_MAX = 3
 STALL_S = 10.0
 """An io worker silent for this long is killed."""
 
+# -- what a job may be allowed to use -----------------------------------------------------------------------------
+RSS_LEAST_BYTES = 16 * MIB
+"""Least `max_rss`: a bare interpreter weighs about that."""
+OPEN_FILES_LEAST = 8
+"""Least `open_files`: below it a program cannot even find its libraries."""
+CPU_MOST_S = 10 * 366 * 86_400
+USE_MOST_BYTES = 1024 * 1024 * 1024 * MIB
+OPEN_FILES_MOST = 1_048_576
+"""Most of each: a typing error shows itself, and the kernel takes the number."""
+
 # -- defaults of policy -------------------------------------------------------------------------------------------
 BACKOFF_BASE_S = 1.0
 BACKOFF_MAX_S = 600.0

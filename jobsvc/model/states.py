@@ -15,8 +15,8 @@ ACTIVE: Final[tuple[State, ...]] = ("running", "stopping")
 FINAL: Final[frozenset[State]] = frozenset(("succeeded", "failed", "cancelled", "expired"))
 
 Reason = Literal[
-    "cancel_asked", "deadline", "drained", "lost", "no_such_task", "operator", "orphan_running", "recalled",
-    "reload", "retry", "run_at", "timeout",
+    "cancel_asked", "deadline", "drained", "lost", "module_broken", "no_such_task", "operator", "orphan_running",
+    "recalled", "reload", "retry", "run_at", "snoozed", "timeout",
 ]  # fmt: skip
 """Why a job is in its state, when that needs saying; `null` otherwise."""
 REASONS: Final[tuple[str, ...]] = get_args(Reason)
@@ -46,9 +46,20 @@ def _ways() -> tuple[Transition, ...]:
     )
     rows.append(Transition("running", "queued", "recall", "handed over but never begun; counts for nothing"))
     rows.append(Transition("running", "succeeded", "executor", "epoch and owner; result recorded once"))
-    rows += [Transition("running", to, "executor or supervisor", "epoch and owner; attempts left / used up")
-             for to in ("retrying", "failed")]  # fmt: skip
+    rows.append(
+        Transition(
+            "running", "retrying", "executor or supervisor", "epoch and owner; attempts left, or snoozed"
+        )
+    )
+    rows.append(
+        Transition(
+            "running", "failed", "executor or supervisor", "epoch and owner; attempts used up, or in vain"
+        )
+    )
     rows.append(Transition("running", "stopping", "cancel or timeout", "epoch and owner"))
+    rows.append(
+        Transition("stopping", "stopping", "cancel", "epoch and owner; it was stopping for another reason")
+    )
     rows.append(
         Transition("stopping", "succeeded", "executor", "epoch and owner; it returned before it was stopped")
     )
@@ -67,7 +78,8 @@ def _ways() -> tuple[Transition, ...]:
 
 
 TRANSITIONS: Final[tuple[Transition, ...]] = _ways()
-"""The whole table (design section 7). `None → running` is submit and claim in one transaction."""
+"""The whole table. `None → running` is submit and claim in one transaction; by `stopping → stopping` a cancel of what
+stops for a timeout or the drain is on the disk before it is answered."""
 
 _ALLOWED: Final[frozenset[tuple[State | None, State | None]]] = frozenset((t.frm, t.to) for t in TRANSITIONS)
 

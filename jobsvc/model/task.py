@@ -44,6 +44,27 @@ class Policy(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What an attempt in a process of its own may use; null = no limit. Of a task, never of a job.
+
+    `max_rss`: resident bytes of the attempt with all it has started; `cpu_s`: seconds of processor time, likewise;
+    `open_files`: descriptors it may open, in each of its processes; `file_bytes`: size of any file it writes.
+    """
+
+    max_rss: int | None = None
+    cpu_s: int | None = None
+    open_files: int | None = None
+    file_bytes: int | None = None
+
+    def over(self, defaults: Limits) -> Limits:
+        """These, and where they say nothing the defaults."""
+        own = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(defaults, **own)
+
+
+NO_LIMITS = Limits()
+
+
 class Port(msgspec.Struct, frozen=True):
     """One named stream of a task: `out` of a generator or command."""
 
@@ -52,10 +73,14 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class CommandSpec(msgspec.Struct, frozen=True):
-    """What `executor="command"` runs: argv with `{name}` placeholders; no shell, no splitting."""
+    """What `executor="command"` runs: argv with `{name}` placeholders; no shell, no splitting.
+
+    `retry_codes`: exit codes worth another try; None = all that are not in `ok_codes`.
+    """
 
     argv: tuple[str, ...]
     ok_codes: tuple[int, ...] = (0,)
+    retry_codes: tuple[int, ...] | None = None
     text: bool = True
     cwd: str | None = None
     env: dict[str, str] = msgspec.field(default_factory=dict)
@@ -82,3 +107,4 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[Port, ...] = ()
     uses: tuple[str, ...] = ()
     command: CommandSpec | None = None
+    limits: Limits = NO_LIMITS

@@ -38,6 +38,7 @@ class CommandWorker:
         self.id = worker_id
         self.kind: WorkerKind = "command"
         self.slots: Mapping[str, int] = {"command": slots}
+        self.lacks: frozenset[str] = frozenset()  # a program needs no module
         self.tasks: Mapping[str, TaskSpec] = {}
         self.state = "ready"
         self.started_us = now_us()
@@ -130,8 +131,7 @@ class CommandWorker:
             on_ended=lambda messages: self._ended(key, messages),
         )
         self._runs[key] = run
-        task = self.tasks.get(start.task)
-        run.begin(None if task is None else task.command)
+        run.begin(self.tasks.get(start.task))
 
     def _tell(self, messages: Sequence[Message]) -> None:
         self._listener.worker_messages(self, messages)

@@ -11,17 +11,19 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+from msgspec import UNSET
 from twisted.logger import Logger
 
 from jobsvc.model.argv import ArgvError, ArgvValue, placeholders, render_argv
 from jobsvc.model.errors import Exit, JobError
-from jobsvc.model.frames import Begin, Items, Log, Message, Result, Start
+from jobsvc.model.frames import Again, Begin, Items, Log, Message, Result, Start
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
-from jobsvc.model.task import CommandSpec
+from jobsvc.model.task import NO_LIMITS, CommandSpec, TaskSpec
 from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet
+from jobsvc.pool.limits import Over, ProgramLimits, launch_options, signalled
 from jobsvc.pool.lines import Lines, item_body, log_body
-from jobsvc.pool.spawn import Child, Launcher, exit_words
+from jobsvc.pool.spawn import Child, Launcher, exit_within, exit_words
 
 OUT_STREAM = "out"
 LOG_STREAM = "log"
@@ -85,28 +87,37 @@ class CommandRun:
         self._began_us = 0
         self._began = 0.0
         self._asked = False  # to stop
+        self._limits = NO_LIMITS
+        self._look: ProgramLimits | None = None
+        self._over: Over | None = None  # the limit for which we have ended it
         self._flows = {OUT_STREAM: Outflow(), LOG_STREAM: Outflow()}
         self._out = Lines(ITEM_MAX_BYTES)
         self._err = Lines()
         self._tail = b""
 
-    def begin(self, spec: CommandSpec | None) -> None:
+    def begin(self, task: TaskSpec | None) -> None:
         """Start the program; None: a reload has taken the task away."""
         self._began_us, self._began = self._now_us(), self._monotonic()
-        if spec is None:
+        spec = None if task is None else task.command
+        if task is None or spec is None:
             self._end(JobError("rejected", message=f"{self._start.task} is no command any more"))
             return
         self._spec = spec
+        launcher = self._launcher
+        self._limits = limits = task.limits.over(launcher.limits)
         try:
             argv = render_argv(spec.argv, self._arguments(spec.argv))
-            self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = self._launcher.start(
-                argv, self._printed_out, self._printed_err, self._exited, cwd=spec.cwd, env=spec.env
-            )
+            self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = launcher.start(
+                argv, self._printed_out, self._printed_err, self._exited,
+                mark=f"command-{self._start.no}-{self._start.epoch}",
+                options=("--subreaper", *launch_options(limits)), cwd=spec.cwd, env=spec.env,
+            )  # fmt: skip
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))
         except OSError as error:
             self._end(JobError("crashed", message=f"{spec.argv[0]} could not be started: {error}"))
         else:
+            self._look = ProgramLimits(launcher.usage, self._child.pid, limits, self._is_over)
             self._tell([Begin(self._start.no, self._start.epoch, self._began_us)])
 
     def _arguments(self, argv: Sequence[str]) -> Mapping[str, ArgvValue]:
@@ -156,10 +167,23 @@ class CommandRun:
         if self._child is not None and self._child.alive:
             tree.kill_tree(self._child.pid)
 
+    def _is_over(self, over: Over) -> None:
+        if self._child is None or not self._child.alive:
+            return  # it has just ended by itself; what was looked at may be another's
+        self._log.warn(
+            "{task} is killed: {words}", task=self._start.task, words=over.words, action="over_limit"
+        )
+        self._over = over
+        tree.kill_tree(self._child.pid)
+
     # -- its end
 
     def _exited(self, end: Exit) -> None:
         assert self._spec is not None
+        if self._look is not None:
+            self._look.stop()
+        if self._launcher.prefix and end.code not in self._spec.ok_codes:
+            end = exit_within(end)
         if rest := self._out.rest():
             self._items(1, item_body(rest))
         if rest := self._err.rest():
@@ -173,7 +197,27 @@ class CommandRun:
                 )
             )
         else:
-            self._end(JobError("crashed", message=self._words(end), exit=end))
+            self._end(self._died(end), again=self._again(end))
+
+    def _again(self, end: Exit) -> Again | None:
+        """What its exit code says about another try; a signal says nothing."""
+        assert self._spec is not None
+        codes = self._spec.retry_codes
+        return None if codes is None or end.code is UNSET or end.code in codes else Again("never")
+
+    def _died(self, end: Exit) -> JobError:
+        """Nobody asked it to end, and it did not end well."""
+        killed = end.name == "SIGKILL"
+        over = self._over if killed and self._over is not None else signalled(self._limits, end)
+        if over is not None:
+            if over.oom:
+                end.oom = True
+            return JobError("crashed", message=over.words, exit=end)
+        if killed and self._launcher.oom.killed():
+            end.oom = True
+            return JobError("crashed", message="the kernel ended it for want of memory", exit=end)
+        # As with workers: who sent that SIGKILL is not known, and the program is not to blame.
+        return JobError("lost" if killed else "crashed", message=self._words(end), exit=end)
 
     def _words(self, end: Exit) -> str:
         """What went wrong: the last words of the program, else how it ended."""
@@ -184,7 +228,7 @@ class CommandRun:
             return f"{name}: {tail}"
         return tail or f"{name} {exit_words(end)}"
 
-    def _end(self, error: JobError | None, body: bytes = b"") -> None:
+    def _end(self, error: JobError | None, body: bytes = b"", again: Again | None = None) -> None:
         start = self._start
         run_s = self._monotonic() - self._began
-        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body)])
+        self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body, again)])

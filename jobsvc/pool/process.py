@@ -16,17 +16,32 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import PROTO, Credit, Hello, Log, Manifest, Message, Ping, Pong, Quit, Result
-from jobsvc.pool import tree
+from jobsvc.model.frames import (
+    PROTO,
+    Credit,
+    Hello,
+    Loading,
+    Log,
+    Manifest,
+    Message,
+    Ping,
+    Pong,
+    Quit,
+    Result,
+)
+from jobsvc.model.task import NO_LIMITS
+from jobsvc.pool import tree, usage
 from jobsvc.pool.channel import Channel
+from jobsvc.pool.limits import Over
 from jobsvc.pool.mark import Mark
 from jobsvc.pool.printed import Printed
 from jobsvc.pool.pulse import Pulse
-from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_words
+from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_within, exit_words
+from jobsvc.pool.worker_limits import WorkerLimits, own_limits
 from jobsvc.ports import Death, WorkerKind
 
 START_S = 30.0
-"""From the start to the manifest: the task modules are imported meanwhile, and some import whole frameworks."""
+"""From the start to the first import, and for the import of each task module: some import whole frameworks."""
 QUIT_S = 5.0
 """From `Quit` to the kill: nothing that counts runs any more, but a given-up thread may hold the process."""
 SILENT_EXIT_S = 1.0
@@ -47,6 +62,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...]
     path: tuple[str, ...]
     slots: Mapping[str, int]
+
+    def less(self, without: frozenset[str]) -> Plan:
+        """The same without these modules."""
+        if not without:
+            return self
+        kept = tuple(module for module in self.modules if module not in without)
+        return msgspec.structs.replace(self, modules=kept)
 
     def argv(self) -> list[str]:
         """The command line of the worker's program."""
@@ -88,7 +110,7 @@ class Owner(Protocol):
         """It is gone, and everything it said has been told."""
 
 
-_OURS = frozenset((Hello, Manifest, Pong))
+_OURS = frozenset((Hello, Loading, Manifest, Pong))
 
 
 class WorkerProcess:
@@ -116,10 +138,15 @@ class WorkerProcess:
         self.kind: WorkerKind = plan.kind
         self.slots: Mapping[str, int] = plan.slots
         self.started_us = started_us
+        self.lacks: frozenset[str] = frozenset()
+        self.loading: str | None = None
+        """The module it imports now, or died in."""
         self._plan = plan
         self._launcher = launcher
         self._owner = owner
         self._fate: Literal["killed", "stalled", "lost", "quit"] | None = None  # why we end it
+        self._inside = 0  # its number as it knows it itself
+        self._limits: WorkerLimits | None = None  # where its tasks have any
         self._mark: Mark | None = None
         self._child: Child | None = None
         self._channel: Channel | None = None
@@ -131,7 +158,7 @@ class WorkerProcess:
         self._printed = [
             Printed(worker_id, source, self._runs, self._printed_log) for source in ("stdout", "stderr")
         ]
-        self._pulse = Pulse(launcher.clock, monotonic, lambda n: self.send([Ping(n)]), self._stalled)
+        self._pulse = Pulse(launcher.clock, monotonic, self._feel, self._stalled)
 
     # -- life
 
@@ -151,7 +178,8 @@ class WorkerProcess:
                 out.feed,
                 err.feed,
                 self._ended,
-                options=("--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
+                mark=self.id,
+                options=(*self._subreaper(), "--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
                 descriptors=(theirs.fileno(), mark.fd),
             )
         except BaseException:
@@ -171,10 +199,15 @@ class WorkerProcess:
         self._child.watch(self._channel)
         self._arm(START_S, self._late)
 
+    def _subreaper(self) -> tuple[str, ...]:
+        """A cpu worker becomes the parent of what its attempts orphan, and clears it away between two of them. An io
+        worker would only gather zombies: it cannot tell whose they are.
+        """  # fmt: skip
+        return ("--subreaper",) if self.kind == "cpu" else ()
+
     def ready(self) -> None:
         """It serves from now on."""
-        if self.kind == "io":
-            self._pulse.start()
+        self._pulse.start()
 
     @property
     def pid(self) -> int | None:
@@ -191,7 +224,9 @@ class WorkerProcess:
 
     def _late(self) -> None:
         self._owner.broken(
-            f"it has not sent its manifest within {START_S:g} s: a task module hangs in its import"
+            f"it has not sent its manifest within {START_S:g} s of its start"
+            if self.loading is None
+            else f"module {self.loading} has not loaded within {START_S:g} s: its import hangs"
         )
 
     # -- what it says
@@ -208,6 +243,8 @@ class WorkerProcess:
                     # What it printed before this end comes before this end, whichever pipe is read first.
                     self._finish_printed((message.no, message.epoch))
         if messages:
+            if self._limits is not None:
+                self._limits.heard(messages)
             self._owner.messages(messages)
 
     def _handled(self, message: Message) -> bool:
@@ -216,11 +253,18 @@ class WorkerProcess:
         elif isinstance(message, Manifest):
             if not self._announced:
                 self._announced = True
+                self.loading = None
                 self._disarm()
+                self._limit(message)
                 self._owner.loaded(message)
+        elif isinstance(message, Loading):
+            if not self._announced and self._fate is None:
+                self.loading = message.module
+                self._arm(START_S, self._late)
         elif isinstance(message, Hello):
             if self._announced:
                 return True
+            self._inside = message.pid
             if message.proto != PROTO or message.boot != self._plan.boot:
                 self._owner.broken(
                     f"it speaks protocol {message.proto} of boot {message.boot}: another version of jobsvc"
@@ -246,6 +290,8 @@ class WorkerProcess:
         """See `ports.Worker`."""
         if any(printed.owing for printed in self._printed):
             messages = self._own_credit(messages)
+        if self._limits is not None and self.pid is not None:
+            self._limits.before(messages)
         if self._channel is not None and messages:
             self._channel.send(messages)
 
@@ -299,10 +345,44 @@ class WorkerProcess:
             self._fate = self._fate or fate
             tree.kill_tree(self._child.pid)
 
+    # -- what it may use
+
+    @property
+    def code_pids(self) -> list[int]:
+        """The process that runs the code; behind a launcher prefix that hides which it is, all of its tree."""
+        pid = self.pid
+        if pid is None or not self._launcher.prefix:
+            return [] if pid is None else [pid]
+        return usage.known_as(pid, self._inside)
+
+    def _limit(self, manifest: Manifest) -> None:
+        defaults = self._launcher.limits
+        own = own_limits(manifest.tasks, defaults)
+        if self.kind == "cpu" and self._child is not None and (own or defaults != NO_LIMITS):
+            self._limits = WorkerLimits(
+                self._launcher.usage,
+                root=self._child.pid, pids=self.code_pids, defaults=defaults, own=own, running=self._runs,
+                over=self._is_over,
+            )  # fmt: skip
+
+    def _is_over(self, over: Over) -> None:
+        self._log.warn("{worker} is killed: {words}", worker=self.id, words=over.words, action="over_limit")
+        self.destroy("killed")
+
     # -- its end
 
+    def _feel(self, n: int) -> None:
+        """A sign of life is wanted: an answer of the loop; of a cpu worker only that nobody has stopped it, since the
+        code it runs may rightly hold its interpreter for hours.
+        """  # fmt: skip
+        if self.kind == "io":
+            self.send([Ping(n)])
+        elif not any(map(tree.stopped, self.code_pids)):
+            self._pulse.heard()
+
     def _stalled(self) -> None:
-        self._log.error("{worker} does not answer: killed", worker=self.id, action="worker_stalled")
+        words = "does not answer" if self.kind == "io" else "was stopped by a signal"
+        self._log.error("{worker} {words}: killed", worker=self.id, words=words, action="worker_stalled")
         self.destroy("stalled")
 
     def _silent(self) -> None:
@@ -325,7 +405,14 @@ class WorkerProcess:
         self._finish_printed(attempt if self.kind == "cpu" else None)
         self._mark.close()
         self._mark = None
+        if self._launcher.prefix:
+            end = exit_within(end)
+        limit = None if self._limits is None else self._limits.ended(end, attempt)
         how = self._how(end)
+        if self._fate in (None, "lost") and end.name == "SIGKILL" and self._launcher.oom.killed():
+            end.oom = True
+        if limit is not None or (end.oom is True and self.kind == "cpu" and attempt is not None):
+            how = "exit"  # by its attempt's own doing
         self._log.info(
             "{worker} {words}",
             worker=self.id,
@@ -334,9 +421,9 @@ class WorkerProcess:
             running=attempt,
             action="worker_ended",
         )
-        blamed = attempt if self.kind == "cpu" or how == "stalled" else None
+        blamed = attempt if self.kind == "cpu" or how in ("stalled", "exit") else None
         began_us = mark[2] if mark is not None and blamed is not None else None
-        self._owner.ended(Death(how, end, blamed, began_us))
+        self._owner.ended(Death(how, end, blamed, began_us, limit))
 
     def _how(self, end: Exit) -> Literal["exit", "killed", "stalled", "lost", "quit"]:
         if self._fate is not None and (end.name == "SIGKILL" or self._fate in ("quit", "lost")):

@@ -1,7 +1,7 @@
-"""F2: the heartbeat of an io worker: a question every second, and what to do when no answer has come for long.
+"""F2: the heartbeat of a worker: a question every second, and what to do when no answer has come for long.
 
-The answer comes from the worker's loop, so it proves that the loop turns. Cpu workers have no heartbeat: the code
-they run may rightly hold their interpreter for hours.
+An io worker answers from its loop, which proves that the loop turns. A cpu worker is only looked at, whether it has
+been stopped: the code it runs may rightly hold its interpreter for hours.
 """
 
 from __future__ import annotations

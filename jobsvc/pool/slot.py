@@ -15,25 +15,13 @@ from twisted.logger import Logger
 
 from jobsvc.model.frames import Manifest, Message
 from jobsvc.pool.backoff import Backoff
+from jobsvc.pool.breaker import ModuleFault
+from jobsvc.pool.modules import Code, code_of
 from jobsvc.pool.process import HostKind, Owner, WorkerProcess
+from jobsvc.pool.recycle import Wear
 from jobsvc.pool.spawn import exit_words
+from jobsvc.pool.trial import Trial
 from jobsvc.ports import Death, WorkerListener
-
-
-class Trial(Protocol):
-    """Who started the slot: hears once how its first worker came up, and when the slot is gone."""
-
-    def slot_loaded(self, slot: Slot, manifest: Manifest) -> None:
-        """Its first worker has imported the modules and waits for `serve`."""
-
-    def slot_failed(self, slot: Slot, why: str) -> None:
-        """Its first worker is no use; the slot is on its way out."""
-
-    def slot_gone(self, slot: Slot) -> None:
-        """It has no process and will never have one again."""
-
-    def fits(self, manifest: Manifest) -> str | None:
-        """Why a worker with this manifest may not serve beside the others; None = it may."""
 
 
 class Inputs(Protocol):
@@ -45,8 +33,8 @@ class Inputs(Protocol):
     def loaded(self, manifest: Manifest) -> None:
         """The worker has imported the modules."""
 
-    def broken(self, why: str) -> None:
-        """The worker is no use."""
+    def broken(self, why: str, faults: Sequence[ModuleFault]) -> None:
+        """The worker is no use, as these modules did not load."""
 
     def serve(self) -> None:
         """Offer the worker to the engine."""
@@ -73,12 +61,13 @@ class Core:
         self,
         *,
         kind: HostKind,
-        hire: Callable[[HostKind, Owner], WorkerProcess],
+        hire: Callable[[HostKind, Owner, frozenset[str]], WorkerProcess],
         listener: WorkerListener,
         trial: Trial,
         clock: IReactorTime,
         monotonic: Callable[[], float],
         backoff: Backoff,
+        new_wear: Callable[[str, WorkerProcess], Wear],
     ) -> None:
         self.kind = kind
         self.worker: WorkerProcess | None = None
@@ -95,13 +84,17 @@ class Core:
         self.monotonic = monotonic
         self.backoff = backoff
         self.timer: IDelayedCall | None = None
+        self.new_wear = new_wear
+        self.wear: Wear | None = None  # of the worker that serves
+        self.code = Code({}, {})  # of the worker it holds
+        self.trouble: str | None = None  # why the last start came to nothing
 
     def launch(self, machine: Inputs) -> None:
         """Start a process; one that cannot be had counts as one that died."""
         assert self.slot is not None
         self.offered = False
         self.started = self.monotonic()
-        self.worker = self.hire(self.kind, self.slot)
+        self.worker = self.hire(self.kind, self.slot, self.trial.without(first=self.on_trial))
         try:
             self.worker.start()
         except OSError:
@@ -112,6 +105,10 @@ class Core:
         """The engine may use it."""
         assert self.worker is not None
         self.offered = True
+        self.trouble = None
+        self.wear = self.new_wear(self.kind, self.worker)
+        self.worker.lacks = self.trial.lacking(self.code)
+        self.code = self.code._replace(tasks={})  # schemas of all tasks, needed no more
         self.worker.ready()
         self.listener.worker_ready(self.worker)
 
@@ -148,10 +145,15 @@ class Core:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, faults: Sequence[ModuleFault]) -> None:
         """The trial has failed."""
         assert self.slot is not None
-        self.trial.slot_failed(self.slot, why)
+        self.trial.slot_failed(self.slot, why, faults)
+
+    def faults(self, why: str, *, certain: bool) -> list[ModuleFault]:
+        """The module in whose import the worker hung or died, if it was in one."""
+        module = self.worker.loading if self.worker is not None else None
+        return [] if module is None else [ModuleFault(module, why, certain)]
 
     def gone(self) -> None:
         """The slot is at its end."""
@@ -197,8 +199,23 @@ class Slot:
 
     @property
     def restarts(self) -> int:
-        """How often its worker was replaced."""
+        """How often its worker was started again after a death."""
         return self._core.restarts
+
+    @property
+    def modules(self) -> frozenset[str]:
+        """The modules that the worker holds which serves; none while none does."""
+        return frozenset(self._core.code.modules) if self._core.offered else frozenset()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last start of a worker came to nothing; None once one serves."""
+        return self._core.trouble
+
+    @property
+    def wear(self) -> Wear | None:
+        """What the worker has behind it that serves, or did last."""
+        return self._core.wear
 
     # -- what its maker asks of it
 
@@ -222,26 +239,39 @@ class Slot:
 
     def loaded(self, manifest: Manifest) -> None:
         """See `Owner`."""
-        first = self._core.on_trial
-        # The first workers of a generation are compared with each other, later ones with what is in force.
-        why = manifest.error or (None if first else self._core.trial.fits(manifest))
-        if why is not None:
-            self._machine.broken(why)
+        core = self._core
+        first = core.on_trial
+        faults = [ModuleFault(module, why, certain=True) for module, why in manifest.errors.items()]
+        core.code = code_of(manifest)
+        if first and faults:
+            self._broken("\n".join(manifest.errors.values()), faults)
             return
+        if not first:
+            # The first workers of a generation are compared with each other, later ones with what is in force.
+            core.trial.blame(faults)
+            if (why := core.trial.unfit(core.code)) is not None:
+                self._broken(why, ())
+                return
         self._machine.loaded(manifest)
         if first:
             # Outside the machine: what the trial does at once (`serve`) must not wait for the end of a transition.
-            self._core.trial.slot_loaded(self, manifest)
+            core.trial.slot_loaded(self, core.code)
+
+    def _broken(self, why: str, faults: Sequence[ModuleFault]) -> None:
+        self._core.trouble = why
+        self._machine.broken(why, faults)
 
     def broken(self, why: str) -> None:
         """See `Owner`."""
-        self._machine.broken(why)
+        self._broken(why, self._core.faults(why, certain=True))
 
     def messages(self, messages: Sequence[Message]) -> None:
         """See `Owner`. Past the machine: this is the path of every job."""
         core = self._core
         if core.offered and core.worker is not None:
             core.listener.worker_messages(core.worker, messages)
+            if core.wear is not None and core.wear.counts:
+                core.wear.saw(messages)
 
     def asked_to_quit(self) -> None:
         """See `Owner`."""
@@ -276,17 +306,18 @@ loading.upon(Inputs.loaded).to(loaded).returns(None)
 
 
 @loading.upon(Inputs.broken).to(stopping)
-def _useless(_: Inputs, core: Core, why: str) -> None:
+def _useless(_: Inputs, core: Core, why: str, faults: Sequence[ModuleFault]) -> None:
     core.state = "stopping"
     core.destroy()
-    core.fail(why)
+    core.fail(why, faults)
 
 
 @loading.upon(Inputs.died).to(dead)
 @loaded.upon(Inputs.died).to(dead)
 def _died_on_trial(_: Inputs, core: Core, death: Death) -> None:
     core.state = "dead"
-    core.fail(core.death_words(death))
+    why = core.death_words(death)
+    core.fail(why, core.faults(why, certain=False))
     core.bury(death)
     core.gone()
 
@@ -318,15 +349,19 @@ def _loaded_again(_: Inputs, core: Core, manifest: Manifest) -> None:  # noqa: A
 
 
 @starting.upon(Inputs.broken).loop()
-def _useless_again(_: Inputs, core: Core, why: str) -> None:
+def _useless_again(_: Inputs, core: Core, why: str, faults: Sequence[ModuleFault]) -> None:
     core.log.error("a new {kind} worker is no use: {why}", kind=core.kind, why=why, action="worker_broken")
     core.destroy()
+    core.trial.blame(faults)
 
 
 @starting.upon(Inputs.died).to(waiting)
 def _died_again(machine: Inputs, core: Core, death: Death) -> None:
     core.state = "waiting"
-    core.log.error("{words}", words=core.death_words(death), action="worker_start_failed")
+    if death.how != "quit":  # else we have ended it, and said why
+        core.trouble = core.death_words(death)
+        core.log.error("{words}", words=core.trouble, action="worker_start_failed")
+        core.trial.blame(core.faults(core.trouble, certain=False))
     core.bury(death)
     core.wait(machine, death)
 

@@ -11,18 +11,24 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 import jobsvc
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import Exit
+from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet, IPoolReactor
+from jobsvc.pool.limits import UsageWatch
+from jobsvc.pool.oom import Counters, OomWatch, prefer
 
 EXIT_DRAIN_S = 1.0
 """After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
@@ -31,11 +37,21 @@ PACKAGE_DIR = Path(jobsvc.__path__[0]).resolve().parent
 """The folder in which the workers find this very package."""
 LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
 
+SIGNAL_STATUS = 128
+"""A shell adds it to the signal by which its child has ended."""
+
 SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
 SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
 """What user code must not inherit: our token, and the service manager's ways to us."""
 BOOT_VARIABLE = "JOBSVC_BOOT"
-"""Marks every process of this start of the daemon, however far from it."""
+NODE_VARIABLE = "JOBSVC_NODE"
+WORKER_VARIABLE = "JOBSVC_WORKER"
+"""Marks of every process, however far from us: which start of the daemon, on which data directory, which worker or
+command it comes from. The guard finds by them what has left its tree."""
+MARK_VARIABLES = (BOOT_VARIABLE, NODE_VARIABLE, WORKER_VARIABLE)
+
+Sweep = Callable[[str], Deferred[None]]
+"""Ends all that carries the mark of one worker or command; fires when nothing of it runs any more."""
 
 
 def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
@@ -43,7 +59,7 @@ def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS
+        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS and name not in MARK_VARIABLES
     }
     return {**kept, BOOT_VARIABLE: boot}
 
@@ -52,11 +68,23 @@ def exit_of(reason: Failure) -> Exit:
     """How a process ended, from what the reactor says of it."""
     end = reason.value
     if isinstance(end, ProcessTerminated) and end.signal is not None:
-        # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
-        oom = None if end.signal == signal.SIGKILL else False
-        return Exit(signal=end.signal, name=_signal_name(end.signal), oom=oom)
+        return _by_signal(end.signal)
     assert isinstance(end, (ProcessDone, ProcessTerminated))
     return Exit(code=end.exitCode or 0)
+
+
+def exit_within(end: Exit) -> Exit:
+    """How the program behind a launcher prefix ended: one that waits for it, as shells and bwrap do, tells a signal by
+    its own exit status.
+    """  # fmt: skip
+    if end.code is UNSET or not SIGNAL_STATUS < end.code < SIGNAL_STATUS + signal.NSIG:
+        return end
+    return _by_signal(end.code - SIGNAL_STATUS)
+
+
+def _by_signal(number: int) -> Exit:
+    # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
+    return Exit(signal=number, name=_signal_name(number), oom=None if number == signal.SIGKILL else False)
 
 
 def _signal_name(number: int) -> str:
@@ -77,14 +105,19 @@ class Child(ProcessProtocol):
     """One process from its start to its last byte.
 
     Args:
-        on_ended: called once: it is reaped, and every inlet has ended.
+        on_ended: called once: it is reaped, what it left behind is gone, and every inlet has ended.
+        sweep: ends what it left behind.
     """
 
-    def __init__(self, clock: IReactorTime, on_ended: Callable[[Exit], None]) -> None:
+    def __init__(
+        self, clock: IReactorTime, on_ended: Callable[[Exit], None], sweep: Callable[[], Deferred[None]]
+    ) -> None:
         self.pid = 0
         self.exit: Exit | None = None
         self._clock = clock
         self._on_ended = on_ended
+        self._sweep = sweep
+        self._swept = False
         self._inlets: list[Inlet] = []
         self._timer: IDelayedCall | None = None
         self._told = False
@@ -110,16 +143,20 @@ class Child(ProcessProtocol):
         for inlet in self._inlets:
             inlet.resume()  # what is left is bounded by the pipe, so no one need wait for credit
         self._timer = self._clock.callLater(EXIT_DRAIN_S, self._cut)
-        self.inlet_ended()
+        self._sweep().addCallback(self._is_swept)
 
     def inlet_ended(self) -> None:
         """One of the inlets has come to its end."""
-        if self.exit is None or self._told or any(inlet.open for inlet in self._inlets):
+        if self.exit is None or self._told or not self._swept or any(inlet.open for inlet in self._inlets):
             return
         self._told = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._on_ended(self.exit)
+
+    def _is_swept(self, _: None) -> None:
+        self._swept = True
+        self.inlet_ended()
 
     def _cut(self) -> None:
         for inlet in self._inlets:
@@ -134,13 +171,36 @@ class Launcher:
     Args:
         cwd: where they start, and what relative folders are relative to.
         env: what they inherit: see `child_environment`.
+        sweep: ends what one of them left behind.
+        limits: of tasks that say nothing.
+        prefix: words before every program.
     """
 
-    def __init__(self, reactor: IPoolReactor, clock: IReactorTime, cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        reactor: IPoolReactor,
+        clock: IReactorTime,
+        cwd: Path,
+        env: Mapping[str, str],
+        sweep: Sweep,
+        *,
+        limits: Limits = NO_LIMITS,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.reactor = reactor
         self.clock = clock
         self.cwd = cwd
         self.env = dict(env)
+        self._marks = {BOOT_VARIABLE: self.env.pop(BOOT_VARIABLE)}
+        self._sweep = sweep
+        self.limits = limits
+        self.prefix = tuple(prefix)
+        self.usage = UsageWatch(clock)
+        self.oom = OomWatch(clock, partial(Counters, anywhere=bool(prefix)))
+
+    def mark_node(self, node: str) -> None:
+        """What is started from now on also carries the mark of this data directory."""
+        self._marks[NODE_VARIABLE] = node
 
     def start(
         self,
@@ -149,6 +209,7 @@ class Launcher:
         on_err: Callable[[bytes], None],
         on_ended: Callable[[Exit], None],
         *,
+        mark: str,
         options: Sequence[str] = (),
         descriptors: Sequence[int] = (),
         cwd: str | None = None,
@@ -157,6 +218,7 @@ class Launcher:
         """Start `argv`: the process and the inlets of its stdout and stderr. It reads /dev/null.
 
         Args:
+            mark: its own among all that this daemon starts; one word.
             options: of launch.py.
             descriptors: ours; the child has them as 3, 4, …
             cwd: relative to the launcher's.
@@ -177,9 +239,10 @@ class Launcher:
             *change,
             *options,
             "--",
+            *self.prefix,
             *argv,
         ]
-        child = Child(self.clock, on_ended)
+        child = Child(self.clock, on_ended, lambda: self._sweep(mark))
         theirs = [os.open(os.devnull, os.O_RDONLY)]
         inlets: list[Inlet] = []
         try:
@@ -193,9 +256,10 @@ class Launcher:
                 child,
                 words[0],
                 words,
-                env=self.env | dict(env or {}),
+                env=self.env | dict(env or {}) | self._marks | {WORKER_VARIABLE: mark},
                 childFDs=dict(enumerate((*theirs, *descriptors))),
             )
+            crash("CP6")
         except BaseException:
             for inlet in inlets:
                 inlet.close()
@@ -203,6 +267,7 @@ class Launcher:
         finally:
             for fd in theirs:
                 os.close(fd)
+        prefer(child.pid)
         return child, inlets[0], inlets[1]
 
 

@@ -1,7 +1,7 @@
 """F2: /proc: which processes belong to an attempt, how to end all of them, what a worker weighs.
 
-Runs on the reactor on purpose: as long as the reactor has not reaped a process, its number cannot belong to another
-one. A walk costs 15 to 50 µs for each process of the machine and happens only when something is killed.
+Runs on the reactor on purpose: as long as the reactor has not reaped a process we started, its number cannot belong to
+another one. A walk costs 15 to 50 µs for each process of the machine and happens only when something is killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
@@ -20,41 +21,54 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _log = Logger()
 
 
-def _processes() -> dict[int, tuple[int, int]]:
-    """Parent and session of every process by its number, zombies left out."""
-    found: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - as below
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - half the cost of a Path
-                # The command's name stands in brackets and may hold any character.
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue  # it ended while we looked
-        if fields[0] not in (b"Z", b"X"):
-            found[int(name)] = (int(fields[1]), int(fields[3]))
-    return found
+class Process(NamedTuple):
+    """A process as /proc shows it; `pid` and `start` (ticks since the machine started) name it for good."""
+
+    pid: int
+    start: int
+    parent: int
+    session: int
 
 
-def tree_of(root: int) -> list[int]:
-    """The processes that descend from `root` or belong to its session, parents before children, `root` first."""
+def _stat(pid: int) -> list[bytes] | None:
+    """Fields 3 and up of /proc/PID/stat; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - half the cost of a Path
+            # The command's name stands in brackets and may hold any character.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None  # it ended while we looked
+
+
+def _look(pid: int) -> Process | None:
+    """None when it is gone, or a zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return None
+    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]))
+
+
+def _processes() -> dict[int, Process]:
+    """All of them, zombies left out."""
+    found = (_look(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - as above
+    return {process.pid: process for process in found if process is not None}
+
+
+def tree_of(root: int) -> list[Process]:
+    """The processes that descend from `root` or belong to its session, parents before children; `root` left out."""
     processes = _processes()
     children: dict[int, list[int]] = {}
-    for pid, (parent, _) in processes.items():
-        children.setdefault(parent, []).append(pid)
-    order = [root]
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    order: list[int] = []
     seen = {root}
     # Below the root first, then who was left by its parent and is known by the session alone.
-    for start in (root, *(pid for pid, (_, session) in processes.items() if session == root)):
-        if start not in seen:
-            seen.add(start)
-            order.append(start)
-        for pid in _below(start, children):
+    for start in (root, *(pid for pid, process in processes.items() if process.session == root)):
+        for pid in (start, *_below(start, children)):
             if pid not in seen:
                 seen.add(pid)
                 order.append(pid)
-    return order
+    return [processes[pid] for pid in order]
 
 
 def _below(root: int, children: Mapping[int, Sequence[int]]) -> list[int]:
@@ -68,20 +82,19 @@ def _below(root: int, children: Mapping[int, Sequence[int]]) -> list[int]:
 def kill_tree(root: int) -> None:
     """End a process we started, with all that it started: stop everything, then kill leaves first and `root` last.
 
-    `root` must not have been reaped. A process that left both the session and the tree escapes.
+    `root` must not have been reaped. What has left both the session and the tree is the guard's to find.
     """
     _signal(root, signal.SIGSTOP)
-    stopped: list[int] = []
+    held: list[Process] = []
     for _ in range(SWEEPS_MAX):
-        fresh = [pid for pid in tree_of(root) if pid not in stopped]
+        fresh = [process for process in tree_of(root) if process not in held]
         if not fresh:
             break
-        for pid in fresh:
-            _signal(pid, signal.SIGSTOP)
-        stopped += fresh
-    for pid in reversed(stopped):
-        if pid != root:
-            _signal(pid, signal.SIGKILL)
+        for process in fresh:
+            _signal_if_same(process, signal.SIGSTOP)
+        held += fresh
+    for process in reversed(held):
+        _signal_if_same(process, signal.SIGKILL)
     _signal(root, signal.SIGKILL)
 
 
@@ -103,6 +116,30 @@ def terminate(leader: int) -> None:
         os.killpg(leader, signal.SIGTERM)
     except ProcessLookupError:
         _signal(leader, signal.SIGTERM)  # it has not made its session yet
+
+
+def stopped(pid: int) -> bool:
+    """Whether a signal has stopped it, and nothing has continued it yet; a debugger's stop is another thing."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"T"
+
+
+def _signal_if_same(process: Process, number: int) -> None:
+    """A descendant is reaped by its parent, not by us, so its number may belong to another one by now."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:
+        return  # it has ended; or we have no descriptor left, and the guard will find it by its mark
+    try:
+        now = _look(process.pid)
+        if now is not None and now.start == process.start:
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return  # it has ended by itself, which is what was wanted
+    except PermissionError:
+        _log.warn("process {pid} belongs to another user and stays", pid=process.pid, action="kill_refused")
+    finally:
+        os.close(fd)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobError
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL, WAITING
@@ -58,6 +59,11 @@ def wake(session: Session, now: int, limit: int) -> Mapping[str, int]:
     return _decode_counts(session.value(sql.COUNT_TASKS, nos))
 
 
+def shift_retries(session: Session, by_us: int) -> int:
+    """Retries become due earlier or later by so much; how many were moved."""
+    return session.db.execute(sql.SHIFT_RETRIES, (by_us,)).rowcount
+
+
 def expire(session: Session, reads: Reads, now: int, limit: int) -> list[Job]:
     """Waiting jobs that nobody wants any more → expired; the rows."""
     found = session.value(sql.EXPIRED, now, limit)
@@ -83,6 +89,7 @@ def purge(session: Session, before: int, limit: int) -> int:
     nos = decode_nos(session.value(sql.FINISHED, before, limit))
     if nos:
         session.remove(nos)
+        crash("CP18")
         free, pages = session.db.execute(sql.FREE_PAGES).fetchone()
         if free * VACUUM_PART > pages:
             # sqlite3 steps a PRAGMA once, and one step of this one frees one page.

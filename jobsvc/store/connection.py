@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import CannotWrite
 from jobsvc.store import marks
 
 MEMORY: Final = ":memory:"
 
-BUSY_MS: Final = 5_000
-"""How long a statement waits for another process's lock, a backup tool's say, before it fails."""
+BUSY_MS: Final = 2_000
+"""How long a statement waits for another process's lock before it fails. Who only reads, as a backup does, takes none;
+and everybody who has asked for a write waits so long."""
 READER_CACHE_KIB: Final = 2 * 1024
 STATEMENTS_KEPT: Final = 256
 PROBE_BYTES: Final = 4096
@@ -94,6 +96,7 @@ def close_writer(db: sqlite3.Connection, path: str) -> None:
         except sqlite3.Error:
             abandon_writer(db, path)
             raise
+    crash("CP16")
     db.close()
 
 

@@ -99,6 +99,10 @@ class StoreFace(ABC):
         """Due jobs → queued."""
         return self._write("wake", now, limit)
 
+    def shift_retries(self, by_us: int) -> Deferred[int]:
+        """Move what waits for its next try."""
+        return self._write("shift_retries", by_us)
+
     def expire(self, now: int, limit: int) -> Deferred[list[Job]]:
         """Overdue waiting jobs → expired."""
         return self._write("expire", now, limit)

@@ -13,6 +13,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.events import Chunk
 from jobsvc.model.job import RESULT_LARGE
 from jobsvc.model.limits import INLINE_MAX_BYTES
@@ -149,6 +150,8 @@ def settle_and_step(
         stepped[place] = written
     _no_two(ends, each=each)
     ended = each_or_all(session, "settle", partial(_settle, session), ends, _of_end, each=each)
+    if ends:
+        crash("CP9")
     late = [place for place in range(len(steps)) if place not in set(early)] if early else range(len(steps))
     for place, written in zip(
         late, _step_all(session, [steps[place] for place in late], each=each), strict=True
@@ -241,4 +244,6 @@ def _step(session: Session, steps: Sequence[Step]) -> int:
         for at, nos in moments.items():
             session.state_chunks(nos, at)
         run_rows(session, sql.insert_attempts, records, sql.ATTEMPT_WIDTH)
+    if "retrying" in by_state:
+        crash("CP12")
     return changed

@@ -8,7 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,29 @@ TOKEN_SECRET_BYTES = 32
 
 class FolderRefused(Exception):
     """The directory cannot be used; the text names it and says what to do."""
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[int | None]:
+    """Keep daemons out of a data directory meanwhile. Gives None, or the pid of the one that is in it (0: not known).
+
+    A folder without a lock is no data directory: nobody need be kept out.
+    """
+    try:
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).split()
+            yield int(holder[0]) if holder and holder[0].isdigit() else 0
+        else:
+            yield None
+    finally:
+        os.close(lock)
 
 
 class DataFolder:
@@ -59,8 +83,14 @@ class DataFolder:
             raise FolderRefused(f"data directory {self.path} belongs to another user (uid {info.st_uid})")
         if info.st_mode & stat.S_IWOTH:
             raise FolderRefused(f"data directory {self.path} is writable by everyone: chmod 700 {self.path}")
-        self.path.chmod(0o700)
-        lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.path.chmod(0o700)
+            lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FolderRefused(
+                f"data directory {self.path} cannot be written ({error.strerror}); "
+                "make its file system writable, or name another with --data-dir"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,6 +103,11 @@ class DataFolder:
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
         self._lock = lock
+
+    def identity(self) -> str:
+        """One word that names this very directory on this machine, however it is reached. Once it is taken."""
+        info = self.path.stat()
+        return f"{info.st_dev:x}-{info.st_ino:x}"
 
     def token(self) -> str:
         """The admin token; the first start makes it. Raises `FolderRefused` when the file is no token."""

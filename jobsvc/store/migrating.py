@@ -6,9 +6,11 @@ import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.store import marks
 from jobsvc.store.connection import StoreRefused, is_disk_full, rollback
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS
@@ -18,8 +20,9 @@ BACKUP_FOLDER: Final = "backup"
 
 
 def stamp(now_us: int) -> str:
-    """A moment as it stands in names of backups, to the second in UTC."""
-    return datetime.fromtimestamp(now_us / 1_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    """A moment as it stands in names of backups, in UTC."""
+    second, micro = divmod(now_us, 1_000_000)
+    return datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%S") + f".{micro:06}Z"
 
 
 def advice(path: str) -> str:
@@ -44,6 +47,7 @@ def apply(db: sqlite3.Connection, version: int) -> None:
             marks.born(db)
         else:
             marks.live(db)  # with this transaction the log begins: killed after it, the log must be known as ours
+        crash("CP14")
         db.execute("COMMIT")
     except BaseException:
         rollback(db)
@@ -57,7 +61,7 @@ def migrate(db: sqlite3.Connection, path: str, version: int, now_us: int) -> Pat
         StoreRefused: no room for the copy, or a migration failed; the database is as it was.
     """
     folder = Path(path).parent / BACKUP_FOLDER
-    backup = folder / f"jobsvc-schema{version}-{stamp(now_us)}.db"
+    backup = _free(folder / f"jobsvc-schema{version}-{stamp(now_us)}.db")
     to = f"its schema is {version} and must become {len(MIGRATIONS)}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -77,6 +81,12 @@ def migrate(db: sqlite3.Connection, path: str, version: int, now_us: int) -> Pat
             f"{to}, but that failed ({error}) and was taken back; {cure}. The copy made before is {backup}.",
         ) from error
     return backup
+
+
+def _free(file: Path) -> Path:
+    """A name that is not taken: a daemon killed in its migration may be started again within the same second."""
+    names = chain([file], (file.with_stem(f"{file.stem}-{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def copy(db: sqlite3.Connection, to: Path) -> None:
@@ -102,6 +112,7 @@ def copy(db: sqlite3.Connection, to: Path) -> None:
                 marks.born(target)
                 target.execute("COMMIT")
         flush(new)
+        crash("CP17")
         new.rename(to)
         flush(to.parent)
     except BaseException:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobError, Where
 from jobsvc.model.job import Job, policy_of
 from jobsvc.ports import Recovered
@@ -53,6 +54,7 @@ def recover(session: Session, now: int) -> Recovered:
     run_rows(session, partial(sql.settle, "failed"), failed, width)
     run_rows(session, partial(sql.settle, "cancelled"), cancelled, width)
     _requeue(session, queued, now)
+    crash("CP13")
     return done
 
 

@@ -253,6 +253,11 @@ WAKE: Final = (
     "UPDATE jobs SET state='queued',reason=NULL,due_at=NULL,seq=seq+1,revision=revision+1"
     f" WHERE {_NOS} AND state IN ({quoted(sources('queued', ('scheduled', 'retrying')))})"
 )
+SHIFT_RETRIES: Final = (
+    f"UPDATE jobs SET due_at=due_at+? WHERE {DUE_WHEN} AND state='retrying' AND reason='retry'"
+)
+"""A backoff is a number of seconds, though it is stored as a moment: it moves with the clock that was set. No event:
+nothing but the moment changes."""
 COUNT_TASKS: Final = (
     "SELECT json_group_object(task, n) FROM"
     f" (SELECT task, count(*) AS n FROM jobs WHERE {_NOS} GROUP BY task)"

@@ -15,7 +15,7 @@ import msgspec
 
 from jobsvc.authoring.context import Cancelled, Context, current_context
 from jobsvc.model.errors import JobError
-from jobsvc.model.frames import Message, Progress, Result, Start
+from jobsvc.model.frames import Again, Message, Progress, Result, Start
 from jobsvc.model.ids import id_text
 from jobsvc.model.limits import ITEM_MAX_BYTES, LOG_LINE_MAX_BYTES, PROGRESS_EVERY_S
 from jobsvc.worker.blame import TooLarge
@@ -232,9 +232,9 @@ class Port:
 
     # -- the end
 
-    def finish(self, run_s: float, error: JobError | None, body: bytes) -> None:
+    def finish(self, run_s: float, error: JobError | None, body: bytes, again: Again | None = None) -> None:
         """The attempt has ended: its last output, then its result. Afterwards it has no way out any more."""
-        result = Result(self.no, self.epoch, self.began_us, run_s, error, 0, body)
+        result = Result(self.no, self.epoch, self.began_us, run_s, error, 0, body, again)
         if self._outlets is None and self._lines is None and self._progress is None:
             self.closed = (
                 True  # the way of most attempts; what a left-behind thread prints at this moment is lost

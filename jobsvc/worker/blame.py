@@ -5,7 +5,9 @@ F2, free of Twisted. It must not decide what follows from it: the engine does.
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 
 from jobsvc.model.errors import Exit, JobError
 from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
@@ -13,6 +15,9 @@ from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
 _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib costs 1 MB here
 _OWN_FOLDERS = tuple(os.path.join(_PACKAGE_FOLDER, name, "") for name in ("worker", "authoring"))  # noqa: PTH118 - the same
 """Frames of files in here are ours, not the author's; they are left out of tracebacks."""
+
+
+USED_UP = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class Exited(BaseException):
@@ -55,9 +60,9 @@ def words_of(error: BaseException) -> str:
 
 def traceback_text(error: BaseException) -> str | None:
     """The traceback without this package's frames; the end of it when it is too long. None when memory is short."""
-    import traceback  # most workers never need it, and it costs 1 MB
-
     try:
+        import traceback  # most workers never need it, and it costs 1 MB
+
         found = traceback.TracebackException.from_exception(error, compact=True)
         _strip(found, set())
         text = "".join(found.format())
@@ -81,8 +86,21 @@ def _strip(found: object, seen: set[int]) -> None:
         _strip(inner, seen)
 
 
+def let_go(error: BaseException) -> None:
+    """Drop what the frames that it came through still hold, if it tells that memory or descriptors are used up: to
+    report it takes some of either.
+    """  # fmt: skip
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in USED_UP):
+        step = error.__traceback__
+        while step is not None:
+            with suppress(RuntimeError):  # it still runs: ours
+                step.tb_frame.clear()
+            step = step.tb_next
+
+
 def task_error(error: BaseException) -> JobError:
     """The task's own code raised this."""
+    let_go(error)
     if isinstance(error, (SystemExit, Exited)):
         status = error.status if isinstance(error, Exited) else exit_status(error)
         return JobError("crashed", "SystemExit", f"the task called exit({status})", exit=Exit(code=status))

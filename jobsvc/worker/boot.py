@@ -8,11 +8,12 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from jobsvc.authoring.discover import AnyTask, ModuleLoadError, discover
+from jobsvc.authoring.discover import Finder, ModuleLoadError
 from jobsvc.authoring.task import Task
 from jobsvc.model.frames import PROTO, Hello, Manifest
 from jobsvc.worker.running import Code
@@ -66,15 +67,23 @@ def hello(config: Config) -> Hello:
     return Hello(PROTO, os.getpid(), config.boot)
 
 
-def load_code(config: Config) -> tuple[dict[str, Code], Manifest]:
-    """The code that runs in workers, by task, and the manifest of all tasks, or of the error that prevents them."""
+def load_code(config: Config, announce: Callable[[str], None]) -> tuple[dict[str, Code], Manifest]:
+    """The code that runs in workers, by task, and the manifest: what each module holds, or why it did not load.
+
+    Args:
+        announce: says that the import of this module begins, and must have said it when it returns.
+    """
     prepare_path(config)
     # A crash in native code then leaves the Python stack on stderr, which is the output of the job that crashed.
     faulthandler.enable(file=STDERR_FD)
-    try:
-        found: dict[str, AnyTask] = discover(config.modules)
-        specs = [task.spec() for task in found.values()]
-    except ModuleLoadError as error:
-        return {}, Manifest([], str(error))
-    codes = {name: Code(task) for name, task in found.items() if isinstance(task, Task)}
-    return codes, Manifest(specs)
+    finder = Finder()
+    modules: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
+    for module in config.modules:
+        announce(module)
+        try:
+            modules[module] = finder.add(module)
+        except ModuleLoadError as error:
+            errors[module] = str(error)
+    codes = {name: Code(task) for name, task in finder.found.items() if isinstance(task, Task)}
+    return codes, Manifest([task.spec() for task in finder.found.values()], modules, errors)

@@ -30,6 +30,7 @@ from jobsvc.model.limits import RESULT_HOLD_S
 from jobsvc.worker.attempt import Port, enter
 from jobsvc.worker.blame import exit_status
 from jobsvc.worker.capture import seal, uncapture
+from jobsvc.worker.leftovers import FORK_S, Leftovers
 from jobsvc.worker.link import Link, LinkClosed
 from jobsvc.worker.mark import Mark
 from jobsvc.worker.memory import rss_bytes
@@ -100,6 +101,7 @@ class ComputeWorker:
         self._link = link
         self._outbox = outbox
         self._mark = mark
+        self._leftovers = Leftovers()
         self._room = threading.Condition()
         self._waiting: deque[Start] = deque()  # not begun; both threads take from it
         self._work = threading.Lock()  # held while there is none: the main thread waits for it
@@ -126,7 +128,8 @@ class ComputeWorker:
                     return
                 enter(None, None)
                 self._asked.clear()  # they came too late
-                self._work.acquire()
+                if not self._work.acquire(timeout=self._leftovers.again_s()):
+                    self._leftovers.clear()
                 continue
             if start.quick and not quick:
                 link.flush()
@@ -149,13 +152,16 @@ class ComputeWorker:
             self._link.flush()
         began = perf_counter()
         try:
-            error, body = run(self._codes, port)
+            error, body, again = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
             self._exit(port, exit_)
+        run_s = perf_counter() - began
+        if run_s >= FORK_S:
+            self._leftovers.clear()
         # Looking costs as much as half a quick task: one that was silent here is trusted to stay so.
         if not start.quick or self._native.get(start.task, True):
             self._native[start.task] = seal(port.no, port.epoch)
-        port.finish(perf_counter() - began, error, body)
+        port.finish(run_s, error, body, again)
         self.current = None
         self._mark.clear()
 
@@ -187,6 +193,10 @@ class ComputeWorker:
             os._exit(1)
         except FrameError as error:
             sys.stderr.write(f"what came from the daemon is no frame: {error}\n")
+            os._exit(1)
+        except MemoryError:
+            # What came is torn, and a worker that does not listen is worse than none.
+            os.write(2, b"no memory is left to listen to the daemon\n")
             os._exit(1)
 
     def _take(self, message: Message) -> None:

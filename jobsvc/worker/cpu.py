@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 
+from jobsvc.model.frames import Loading
 from jobsvc.worker.boot import hello, load_code, read_config
 from jobsvc.worker.capture import capture
 from jobsvc.worker.compute import ComputeWorker
@@ -29,11 +30,14 @@ def main() -> None:
     link.flush()
     found: list[ComputeWorker] = []
     capture(lambda: found[0].current if found else None)
-    codes, manifest = load_code(config)
+
+    def announce(module: str) -> None:
+        outbox.post(Loading(module))
+        link.flush()
+
+    codes, manifest = load_code(config, announce)
     outbox.post(manifest)
     link.flush()
-    if manifest.error is not None:
-        return
     worker = ComputeWorker(codes, link, outbox, mark)
     found.append(worker)
     os.register_at_fork(after_in_child=worker.forsake)

@@ -13,13 +13,26 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from threading import Event
 from time import time_ns
 from typing import cast
 
 from twisted.internet import asyncioreactor
 from twisted.internet.interfaces import IReactorCore
 
-from jobsvc.model.frames import Begin, Cancel, Credit, Message, Ping, Pong, Quit, Recall, Returned, Start
+from jobsvc.model.frames import (
+    Begin,
+    Cancel,
+    Credit,
+    Loading,
+    Message,
+    Ping,
+    Pong,
+    Quit,
+    Recall,
+    Returned,
+    Start,
+)
 from jobsvc.worker.attempt import Port
 from jobsvc.worker.boot import hello, load_code, read_config
 from jobsvc.worker.capture import capture, uncapture
@@ -55,7 +68,7 @@ class IoWorker:
         self._fresh: dict[Key, Port] = {}  # from the batch in hand, not begun
         self._quitting = False
         self._on_loop = LoopExecutor(loop, codes, self._ended)
-        self._on_threads = ThreadExecutor(codes, threads, self._begin, self._ended_on_thread)
+        self._on_threads = ThreadExecutor(codes, threads, self._begin_on_thread, self._ended_on_thread)
 
     def messages(self, messages: Sequence[Message]) -> None:
         """A batch from the daemon."""
@@ -109,6 +122,18 @@ class IoWorker:
                 self._on_loop.start(port)
             else:
                 self._on_threads.start(port)
+
+    def _begin_on_thread(self, port: Port) -> None:
+        """It had to wait for the thread, on which this runs; here too its word leaves before its code runs."""
+        self._begin(port)
+        if not port.start.quick:
+            sent = Event()
+            self._loop.call_soon_threadsafe(self._send_now, sent)
+            sent.wait()
+
+    def _send_now(self, sent: Event) -> None:
+        self._channel.drain()
+        sent.set()
 
     def _begin(self, port: Port) -> None:
         """Runs on any thread."""
@@ -192,22 +217,26 @@ def main() -> None:
     channel_fd = sock.fileno()
     capture()
     observe_logs()
-    codes, manifest = load_code(config)
+
+    def announce(module: str) -> None:
+        channel.outbox.post(Loading(module))
+        channel.drain()
+
+    codes, manifest = load_code(config, announce)
     worker = IoWorker(loop, channel, config.threads, codes)
     channel.on_messages, channel.on_lost = worker.messages, worker.lost
     channel.outbox.post(manifest)
-    if manifest.error is not None:
-        worker.messages([Quit()])
-    os.register_at_fork(after_in_child=partial(_forsake, channel_fd))
+    os.register_at_fork(after_in_child=partial(_forsake, [channel_fd]))
     reactor = _reactor()
     reactor.callWhenRunning(_default_signals)
     reactor.run()
 
 
-def _forsake(channel_fd: int) -> None:
+def _forsake(channel_fds: list[int]) -> None:
     """In a child that a task's code has forked: it is no worker, and what it prints goes to the pipes."""
     uncapture()
-    os.close(channel_fd)
+    while channel_fds:  # once: when it forks in its turn, the number is another's
+        os.close(channel_fds.pop())
 
 
 if __name__ == "__main__":

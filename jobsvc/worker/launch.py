@@ -3,11 +3,12 @@
 Floor: none. A script, run by its path with `python -I -S`; it imports the standard library only, and of that only
 what loads fast, so that it costs about 4 ms over a bare interpreter. It must not import jobsvc.
 
-    launch.py --parent PID [--channel FD] [--mark FD] [--rlimit NAME=SOFT[:HARD]]... [--umask OCT] [--chdir DIR]
-              -- PROGRAM [ARGUMENT]...
+    launch.py --parent PID [--subreaper] [--channel FD] [--mark FD] [--rlimit NAME=SOFT[:HARD]]... [--umask OCT]
+              [--chdir DIR] -- PROGRAM [ARGUMENT]...
 
-In this order: own session, death with the parent, default signals, limits, umask, folder, exec. Environment and
-descriptors are what it was given itself; `--channel` and `--mark` name descriptors that must survive the exec.
+In this order: own session, death with the parent, parent of orphaned descendants (`--subreaper`), default signals,
+limits, umask, folder, exec. Environment and descriptors are what it was given itself; `--channel` and `--mark` name
+descriptors that must survive the exec.
 `spawnProcess` has no hook for any of this.
 """
 
@@ -19,6 +20,8 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h. The setting survives exec; it is cleared for the children of the process."""
+PR_SET_CHILD_SUBREAPER = 36
+"""The same. Descendants that lose their parent become our children, so nothing leaves the tree by forking twice."""
 SIGKILL = 9
 """The signals stand here as numbers: importing `signal` builds its enums and costs 8 ms."""
 SIGNALS = range(1, 32)
@@ -48,12 +51,13 @@ class LaunchError(Exception):
 class Plan:
     """What the command line asks for."""
 
-    __slots__ = ("argv", "chdir", "keep", "parent", "rlimits", "umask")
+    __slots__ = ("argv", "chdir", "keep", "parent", "rlimits", "subreaper", "umask")
 
     def __init__(self) -> None:
         self.parent: int | None = None
         self.keep: list[int] = []
         self.rlimits: list[str] = []
+        self.subreaper = False
         self.umask: int | None = None
         self.chdir: str | None = None
         self.argv: list[str] = []
@@ -68,6 +72,10 @@ def read_plan(words: list[str]) -> Plan:
     plan = Plan()
     at = 0
     while at < len(words) and words[at] != "--":
+        if words[at] == "--subreaper":
+            plan.subreaper = True
+            at += 1
+            continue
         if at + 1 == len(words):
             raise LaunchError(f"{words[at]} needs a value")
         _option(plan, words[at], words[at + 1])
@@ -116,14 +124,19 @@ def apply_rlimit(text: str) -> None:
         raise LaunchError(f"limit {text}: {error}") from None
 
 
+def set_process(libc: ctypes.CDLL, option: int, value: int) -> None:
+    """One setting of prctl(2). Raises `LaunchError` when the kernel refuses it."""
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise LaunchError(f"prctl: {os.strerror(ctypes.get_errno())}")
+
+
 def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
     """Be killed when the parent's thread that started us ends.
 
     Raises:
         LaunchError: the parent was gone already; the signal would never come.
     """
-    if libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0:
-        raise LaunchError(f"prctl: {os.strerror(ctypes.get_errno())}")
+    set_process(libc, PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() != parent:
         raise LaunchError(f"parent {parent} is gone", EXIT_ORPHANED)
 
@@ -147,6 +160,8 @@ def become(plan: Plan) -> None:
     try:
         os.setsid()
         die_with_parent(libc, plan.parent)
+        if plan.subreaper:
+            set_process(libc, PR_SET_CHILD_SUBREAPER, 1)
         default_signals(libc)
         for fd in plan.keep:
             os.set_inheritable(fd, True)

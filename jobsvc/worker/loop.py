@@ -22,7 +22,7 @@ from jobsvc.model.limits import MIB
 from jobsvc.worker.attempt import Port, enter
 from jobsvc.worker.blame import Exited, type_name, words_of
 from jobsvc.worker.outbox import BATCH_BYTES, LOG_STREAM, Outbox, Outlet
-from jobsvc.worker.running import OUT, Code, code_of, job_error, result_text
+from jobsvc.worker.running import OUT, Code, Ending, code_of, raised, result_text
 
 HELD_LOG_MAX_BYTES = 1 * MIB
 """Output of one attempt that may wait for credit. `print` cannot wait on the loop: what comes then is counted only."""
@@ -150,21 +150,20 @@ class LoopExecutor:
         if not port.closed:
             # Cancelled before its first step, or an error of ours: the attempt must not stay open either way.
             cause = None if task.cancelled() else task.exception()
-            kind = JobError("cancelled") if cause is None else job_error(cause, port)
-            port.finish(0.0, kind, b"")
+            early: Ending = (JobError("cancelled"), b"", None)
+            port.finish(0.0, *(early if cause is None else raised(cause, port, self._codes)))
         self._on_end(port)
 
     async def _attempt(self, port: LoopPort) -> None:
         began = perf_counter()
-        error: JobError | None = None
-        body = b""
+        ending: Ending
         try:
-            body = await self._run(port)
+            ending = None, await self._run(port), None
         except CANCELS as cancel:
-            error = JobError("cancelled", type_name(cancel), words_of(cancel))
-        except (Exception, Exited, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - whatever authors raise
-            error = job_error(raised, port)
-        port.finish(perf_counter() - began, error, body)
+            ending = JobError("cancelled", type_name(cancel), words_of(cancel)), b"", None
+        except (Exception, Exited, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever authors raise
+            ending = raised(error, port, self._codes)
+        port.finish(perf_counter() - began, *ending)
 
     async def _run(self, port: LoopPort) -> bytes:
         code = code_of(self._codes, port)

@@ -6,12 +6,15 @@ F2, free of Twisted. Shared by cpu workers and the threads of an io worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+from jobsvc.authoring.again import Retry, Snooze
 from jobsvc.authoring.context import Cancelled
 from jobsvc.authoring.results import NotSerialisable, encode_result
 from jobsvc.authoring.task import Task
+from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobError
+from jobsvc.model.frames import Again
 from jobsvc.model.limits import RESULT_MAX_BYTES
 from jobsvc.model.types import ArgsError
 from jobsvc.worker.attempt import Port, enter
@@ -23,11 +26,14 @@ OUT = "out"
 FunctionTask = Task[..., Any]
 """A task that runs in a worker; commands are the daemon's to start."""
 
+Ending: TypeAlias = tuple[JobError | None, bytes, Again | None]
+"""How an attempt ended: the error, or None and the JSON of the result; and what its code says about running again."""
+
 
 class Code:
     """The code of a task with what is asked of it for every attempt looked up once."""
 
-    __slots__ = ("bind", "fn", "inject", "kind", "wants_context")
+    __slots__ = ("bind", "fn", "inject", "kind", "wants_context", "worth")
 
     def __init__(self, task: FunctionTask) -> None:
         signature = task.signature()
@@ -36,6 +42,7 @@ class Code:
         self.bind = signature.bind
         self.inject = signature.inject
         self.wants_context = signature.wants_context
+        self.worth = task.worth
 
     def call(self, port: Port) -> Any:
         """Call it with the arguments of the attempt, as that attempt. What comes back depends on its kind.
@@ -69,8 +76,8 @@ def code_of(codes: Mapping[str, Code], port: Port) -> Code:
     return code
 
 
-def run(codes: Mapping[str, Code], port: Port) -> tuple[JobError | None, bytes]:
-    """The error, or None and the JSON of the result. The attempt has begun; the caller finishes it.
+def run(codes: Mapping[str, Code], port: Port) -> Ending:
+    """How it ended. The attempt has begun; the caller finishes it.
 
     Raises:
         SystemExit, KeyboardInterrupt: the task's code did.
@@ -80,9 +87,9 @@ def run(codes: Mapping[str, Code], port: Port) -> tuple[JobError | None, bytes]:
         value = code.call(port)
         if code.kind == "generator":
             value = _stream(value, port)
-        return None, result_text(value)
+        return None, result_text(value), None
     except Exception as error:  # noqa: BLE001 - whatever authors raise
-        return job_error(error, port), b""
+        return raised(error, port, codes)
 
 
 def _stream(generator: Generator[Any, Any, Any], port: Port) -> Any:
@@ -115,8 +122,22 @@ def result_text(value: Any) -> bytes:
     return text
 
 
-def job_error(error: BaseException, port: Port) -> JobError:
-    """What ended the attempt, by what was raised."""
+def raised(error: BaseException, port: Port, codes: Mapping[str, Code]) -> Ending:
+    """How the attempt ended, by what was raised."""
+    if isinstance(error, Snooze):
+        return None, b"", Again("snooze", error.after_s, None if error.at is None else time_us(error.at))
+    if isinstance(error, Retry):
+        return task_error(error), b"", Again("retry", error.after_s)
+    known = _of_ours(error, port)
+    if known is not None:
+        return known, b"", None
+    code = codes.get(port.start.task)
+    unworthy = isinstance(error, Exception) and code is not None and not code.worth.allows(error)
+    return task_error(error), b"", Again("never") if unworthy else None
+
+
+def _of_ours(error: BaseException, port: Port) -> JobError | None:
+    """What a kind of its own stands for; None for errors of the task."""
     if isinstance(error, Rejected):
         return JobError("rejected", message=str(error))
     if isinstance(error, NotSerialisable):
@@ -125,4 +146,4 @@ def job_error(error: BaseException, port: Port) -> JobError:
         return JobError("too_large", message=str(error))
     if isinstance(error, Cancelled) and port.cancel_reason is not None:
         return JobError("cancelled", type_name(error), str(error))
-    return task_error(error)
+    return None

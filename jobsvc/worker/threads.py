@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from time import perf_counter
 
-from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Start
 from jobsvc.worker.attempt import Port
 from jobsvc.worker.blame import task_error
 from jobsvc.worker.outbox import Outbox
-from jobsvc.worker.running import Code, run
+from jobsvc.worker.running import Code, Ending, run
 
 
 class ThreadPort(Port):
@@ -45,7 +44,7 @@ class ThreadExecutor:
     Args:
         codes: by name of the task.
         size: threads at most; they are started when they are needed, and kept.
-        on_begin: called before an attempt runs that had to wait for a thread. Runs on that thread.
+        on_begin: called before an attempt runs that had to wait for a thread. Runs on that thread, and may wait.
         on_end: called when an attempt has ended and its result is posted. Runs on its thread.
     """
 
@@ -99,8 +98,8 @@ class ThreadExecutor:
                     self._idle -= 1
                 port = self._waiting.popleft()
                 self._running += 1
-                if not port.began_us:
-                    self._on_begin(port)
+            if not port.began_us:
+                self._on_begin(port)
             # A context of its own for each attempt; nothing of the one before is left in it.
             Context().run(self._attempt, port)
             with self._changed:
@@ -109,9 +108,9 @@ class ThreadExecutor:
 
     def _attempt(self, port: Port) -> None:
         began = perf_counter()
-        error: JobError | None
+        ending: Ending
         try:
-            error, body = run(self._codes, port)
+            ending = run(self._codes, port)
         except (SystemExit, KeyboardInterrupt) as exit_:
-            error, body = task_error(exit_), b""  # the process has others to serve
-        port.finish(perf_counter() - began, error, body)
+            ending = task_error(exit_), b"", None  # the process has others to serve
+        port.finish(perf_counter() - began, *ending)

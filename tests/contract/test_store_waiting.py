@@ -125,3 +125,14 @@ def test_waiting_jobs_expire(held: Held) -> None:
     assert held.row(job).state == "running"
     assert held(held.store.next_due()) is None
     assert held.event_numbers(late) == [2]
+
+
+def test_retries_move_with_a_clock_that_was_set(held: Held) -> None:
+    """Only backoffs: what was asked for at a moment keeps it, and so does what waits for something else."""
+    retry, other = held.running(), held.running()
+    held(held.store.step([step_of(retry, "retrying", reason="retry", due_at=NOW + 100)]))
+    held(held.store.step([step_of(other, "retrying", reason="orphan_running")]))
+    (later,) = held.submitted(job_of(state="scheduled", reason="run_at", run_at=NOW + 100, due_at=NOW + 100))
+    assert held(held.store.shift_retries(-30)) == 1
+    assert [held.row(job).due_at for job in (retry, other, later)] == [NOW + 70, None, NOW + 100]
+    assert held.row(retry).revision == retry.revision + 1

@@ -17,7 +17,19 @@ from twisted.python.failure import Failure
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.model.errors import CannotWrite, Exit, JobError, JobsvcError, Kind
 from jobsvc.model.events import Chunk, event_lines
-from jobsvc.model.frames import Begin, Cancel, Items, Log, Message, Progress, Recall, Result, Returned, Start
+from jobsvc.model.frames import (
+    Again,
+    Begin,
+    Cancel,
+    Items,
+    Log,
+    Message,
+    Progress,
+    Recall,
+    Result,
+    Returned,
+    Start,
+)
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.task import TaskSpec
 from jobsvc.ports import Death, Worker, WorkerKind
@@ -69,6 +81,7 @@ class FakeWorker:
         self.id = worker_id
         self.kind: WorkerKind = kind
         self.slots = slots
+        self.lacks: frozenset[str] = frozenset()
         self.handed: dict[Key, Start] = {}
         self.sent: list[Message] = []
         self.killed: list[Key] = []
@@ -146,11 +159,25 @@ class FakeWorker:
         self._ended(start)
         self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, None, 0, body))
 
-    def fail(self, job: Job, kind: Kind = "task_error", message: str = "broken", run_s: float = 0.01) -> None:
+    def fail(
+        self,
+        job: Job,
+        kind: Kind = "task_error",
+        message: str = "broken",
+        run_s: float = 0.01,
+        again: Again | None = None,
+    ) -> None:
         start = self.start_of(job)
         self._ended(start)
         error = JobError(kind, "ValueError" if kind == "task_error" else None, message)
-        self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, error))
+        self.say(Result(start.no, start.epoch, self._rig.now_us(), run_s, error, again=again))
+
+    def snooze(self, job: Job, after_s: float | None = None, at_us: int | None = None) -> None:
+        """Its code asks to be run later; it has not failed."""
+        start = self.start_of(job)
+        self._ended(start)
+        again = Again("snooze", after_s, at_us)
+        self.say(Result(start.no, start.epoch, self._rig.now_us(), 0.01, again=again))
 
     def give_back(self, *jobs: Job) -> None:
         """These have not begun and will not."""
@@ -270,6 +297,9 @@ class Rig:
     def __init__(self, store: StoreFace | None = None, config: EngineConfig | None = None) -> None:
         self.clock = Clock()
         self.store = InlineStore() if store is None else store
+        self.stepped_s = (
+            0.0  # how far somebody has set the wall clock; the engine's own clock goes on as it was
+        )
         self.worn: list[Worker] = []
         self.workers: list[FakeWorker] = []
         result_of(self.store.open())
@@ -286,7 +316,7 @@ class Rig:
         result_of(Deferred.fromCoroutine(self.engine.start()))
 
     def now_us(self) -> int:
-        return START_US + round(self.clock.seconds() * 1_000_000)
+        return START_US + round((self.clock.seconds() + self.stepped_s) * 1_000_000)
 
     def close(self) -> None:
         """Stop the engine: after that its clock must be empty."""

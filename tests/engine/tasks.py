@@ -18,6 +18,11 @@ def quick(n: int = 0) -> int:
     return n
 
 
+@task(executor="process", limits={"max_rss": "64M"})
+def small(n: int = 0) -> int:
+    return n
+
+
 @task(executor="process", on_lost="fail")
 def once(n: int = 0) -> int:
     return n
@@ -78,6 +83,6 @@ cat = command("cat", ["cat", "{path}"])
 ALL: dict[str, TaskSpec] = {
     each.name: each.spec()
     for each in (
-        add, quick, once, flaky, watched, bounded, thumbnail, stubborn, single, lone, pair, fetch, spin, cat,
+        add, quick, small, once, flaky, watched, bounded, thumbnail, stubborn, single, lone, pair, fetch, spin, cat,
     )
 }  # fmt: skip

@@ -297,3 +297,43 @@ def test_a_submit_that_fails_gives_its_slot_back(slow: Slow) -> None:
     assert error_of(answer).code == "disk_full"
     assert worker.handed == {}
     assert rig.free()
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_limited_attempt_is_alone_in_its_worker(rig: Rig) -> None:
+    """Nothing waits behind it and it waits behind nothing, however short the tasks: its limits are the worker's."""
+    worker = rig.worker()
+    rig.timed(worker, "quick", 0.0001)
+    rig.timed(worker, "small", 0.0001)
+    limited = rig.submit("small")
+    behind = rig.submit_many("quick", 5) + rig.submit_many("small", 2)
+    assert worker.tasks == ["small"]
+    assert [rig.state(job)[0] for job in behind] == ["queued"] * 7
+    worker.succeed(limited)
+    done = 0
+    while worker.handed:
+        assert "small" not in worker.tasks or worker.tasks == ["small"]
+        [start, *_] = worker.handed.values()
+        worker.succeed(next(job for job in behind if job.id == start.id))
+        done += 1
+    assert done == 7
+    assert rig.free()
+
+
+def test_a_limited_attempt_is_not_handed_to_a_worker_that_is_busy(rig: Rig) -> None:
+    """In one submit with others, and when it is claimed."""
+    worker = rig.worker()
+    rig.timed(worker, "quick", 0.0001)
+    jobs = [rig.job("quick"), rig.job("small"), rig.job("quick")]
+    rig.engine.submit(jobs)
+    assert "small" not in worker.tasks
+    handed = list(worker.tasks)
+    while worker.handed:
+        [start, *_] = worker.handed.values()
+        worker.succeed(next(job for job in map(rig.get, jobs) if job.id == start.id))
+        assert "small" not in worker.tasks or worker.tasks == ["small"]
+        handed += worker.tasks
+    assert "small" in handed
+    assert rig.free()

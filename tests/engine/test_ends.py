@@ -148,7 +148,7 @@ def test_the_third_loss_fails_a_job(rig: Rig) -> None:
         worker.begin(job)
         worker.lose()
         assert rig.get(job).losses == n
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
     assert rig.get(job).attempt == 1
 
 
@@ -169,7 +169,7 @@ def test_what_must_not_run_twice_is_failed_when_it_is_cut_off(rig: Rig, death: D
     worker.begin(job)
     worker.die(msgspec.structs.replace(death))
     rig.worker("io")
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
 
 
 def test_what_must_not_run_twice_runs_when_it_had_not_begun(rig: Rig) -> None:
@@ -284,3 +284,62 @@ def test_the_store_has_the_last_word(rig: Rig) -> None:
     assert stored.state == "running"
     rig.clock.advance(60)
     assert result_of(waiting).state == "running"
+
+
+# -- limits and want of memory ---------------------------------------------------------------------------------------
+
+OOM = Exit(signal=9, name="SIGKILL", oom=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (None, "the kernel ended the worker process for want of memory"),
+        ("memory limit of 64 MiB (max_rss)", "memory limit of 64 MiB (max_rss)"),
+    ],
+)
+def test_an_attempt_that_used_too_much_memory_has_crashed(rig: Rig, limit: str | None, words: str) -> None:
+    """It counts: of two tries both are used up. `exit.oom` and the message say why."""
+    job = rig.submit("flaky", retries=1, backoff={"base_s": 0})
+    for _ in range(2):
+        worker = rig.worker()
+        rig.clock.advance(0)
+        start = worker.begin(job)
+        worker.die(Death("exit", OOM, (start.no, start.epoch), rig.now_us(), limit))
+        rig.clock.advance(0.01)
+    error = rig.error(job)
+    assert (rig.state(job)[0], error.kind, error.exit, error.message) == ("failed", "crashed", OOM, words)
+    assert rig.get(job).attempt == 2
+
+
+def test_nobody_is_blamed_for_an_io_worker_that_was_killed_for_want_of_memory(rig: Rig) -> None:
+    """Any of its attempts may have done it: all run again, uncounted."""
+    worker = rig.worker("io")
+    jobs = [rig.submit("thumbnail"), rig.submit("fetch")]
+    for job in jobs:
+        worker.begin(job)
+    worker.die(Death("lost", OOM))
+    other = rig.worker("io")
+    for job in jobs:
+        assert other.has(job)
+        assert (rig.get(job).attempt, rig.get(job).losses) == (1, 1)
+
+
+def test_a_program_that_was_killed_from_elsewhere_is_a_loss(rig: Rig) -> None:
+    """As with workers: it runs again uncounted, and the third loss ends it; with on_lost=fail the first."""
+    worker = rig.worker("command")
+    job = rig.submit("cat", {"path": "/x"})
+    for _ in range(LOSSES_MAX):
+        assert rig.state(job)[0] == "running"
+        worker.begin(job)
+        worker.fail(job, "lost", message="cat was ended by SIGKILL")
+    assert (rig.state(job)[0], rig.error(job).kind, rig.get(job).epoch) == ("failed", "lost", LOSSES_MAX)
+    job = rig.submit("cat", {"path": "/x"}, on_lost="fail")
+    worker.begin(job)
+    worker.fail(job, "lost")
+    assert (rig.error(job).kind, rig.get(job).epoch) == ("lost", 1)
+    job = rig.submit("cat", {"path": "/x"})
+    worker.begin(job)
+    result_of(rig.cancel(job))
+    worker.fail(job, "lost")
+    assert rig.state(job)[0] == "cancelled", "it was asked to stop, and has stopped"

@@ -169,6 +169,12 @@ class EngineMachine(RuleBasedStateMachine):
     def end(self, pick: int, kind: Kind | None) -> None:
         self._end(*_any(self._handed(begun=True), pick), kind)
 
+    @precondition(lambda self: self._handed(begun=True))
+    @rule(pick=picks, after_s=st.sampled_from([0, 0.5, 5]))
+    def snooze(self, pick: int, after_s: float) -> None:
+        worker, start = _any(self._handed(begun=True), pick)
+        worker.snooze(self.jobs[start.id], after_s)
+
     def _end(self, worker: FakeWorker, start: Start, kind: Kind | None) -> None:
         job = self.jobs[start.id]
         if kind is None:

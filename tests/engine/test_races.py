@@ -64,11 +64,46 @@ def test_submit_and_reload(slow: Slow) -> None:
 
 
 def test_claim_and_retirement(slow: Slow) -> None:
-    """What the claim brings goes back, and then the worker goes."""
+    """A worker that is replaced by its like runs what the claim brings, and then goes: no second claim."""
+    rig, store = slow
+    answer = rig.engine.submit([rig.job("add", {"a": 1})])
+    store.settle_down()
+    worker = rig.worker()
+    rig.engine.worker_retiring(worker)
+    assert worker.quits == 0
+    store.settle_down()
+    [submitted] = result_of(answer)
+    assert submitted.job is not None
+    assert (worker.recalls, worker.quits, worker.has(submitted.job)) == (0, 0, True)
+    worker.succeed(submitted.job)
+    store.settle_down()
+    assert worker.quits == 1
+    assert (rig.get(submitted.job).epoch, rig.get(submitted.job).attempt) == (1, 1)
+
+
+def test_a_placed_submit_and_retirement(slow: Slow) -> None:
+    """The same for a job whose slot was taken at its submit: the worker waits for the commit."""
+    rig, store = slow
+    worker = rig.worker()
+    answer = rig.engine.submit([rig.job("add", {"a": 1})])
+    rig.engine.worker_retiring(worker)
+    assert worker.quits == 0
+    store.settle_down()
+    [submitted] = result_of(answer)
+    assert submitted.job is not None
+    assert worker.has(submitted.job)
+    worker.succeed(submitted.job)
+    store.settle_down()
+    assert (worker.quits, rig.get(submitted.job).epoch) == (1, 1)
+
+
+def test_claim_and_reload(slow: Slow) -> None:
+    """On new code nothing begins on the old: what the claim brings goes back, and then the worker goes."""
     rig, store = slow
     rig.engine.submit([rig.job("add", {"a": 1})])
     store.settle_down()
     worker = rig.worker()
+    rig.reload(dict(rig.engine.tasks))
     rig.engine.worker_retiring(worker)
     assert worker.quits == 0
     store.settle_down()
@@ -266,6 +301,36 @@ def test_two_cancels_at_once(slow: Slow) -> None:
     assert len(worker.cancels) == 1
     rig.clock.advance(0)
     assert len(worker.killed) == 1
+
+
+@pytest.mark.parametrize("end", ["gives up", "returns", "dies", "snoozes"])
+def test_timeout_and_cancel_and_end(slow: Slow, end: str) -> None:
+    """The cancel is on the disk before it is answered, whatever the job was stopping for; its end waits for that."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("watched", timeouts={"idle": None})
+    worker.begin(job)
+    store.held = True
+    rig.clock.advance(5)
+    assert store.kinds == ["step"]
+    cancelled, again = rig.cancel(job), rig.cancel(job, "now")
+    store.pump()
+    assert not cancelled.called
+    assert store.kinds == ["step"], "one for both cancels"
+    {
+        "gives up": lambda: worker.fail(job, "cancelled"),
+        "returns": lambda: worker.succeed(job, b"1"),
+        "dies": worker.crash,
+        "snoozes": lambda: worker.snooze(job, 60),
+    }[end]()
+    assert store.kinds == ["step"]
+    store.pump()
+    assert [result_of(answer)[0].reason for answer in (cancelled, again)] == ["cancel_asked"] * 2
+    store.settle_down()
+    assert rig.state(job)[0] == ("succeeded" if end == "returns" else "cancelled")
+    assert rig.states(job)[:3] == ["running", "stopping", "stopping"]
+    assert [event.seq for event in rig.read(job)] == [1, 2, 3, 4, 5]
+    assert rig.free()
 
 
 def test_a_requeue_and_the_next_claim_in_one_group(slow: Slow) -> None:

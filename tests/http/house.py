@@ -56,6 +56,7 @@ class ScriptedWorker:
     """Takes attempts and does nothing until the test says so; with `auto` it echoes in the next turn."""
 
     kind: WorkerKind = "io"
+    lacks: frozenset[str] = frozenset()
 
     def __init__(self, house: House, slots: Mapping[str, int]) -> None:
         self.id = "w1"
@@ -117,6 +118,7 @@ class House:
         self.clock = Clock()
         self.store: Any = InlineStore()
         self.checks: list[tuple[str, bool, str]] = [("store", True, "open")]
+        self.flawed = False  # a task module is broken
         self.reloads = 0
         self.reload_error: Exception | None = None
         random = Random(7)
@@ -153,6 +155,12 @@ class House:
                 raise self.reload_error
 
         return execute(again)
+
+    def flaws(self) -> Sequence[tuple[str, str]]:
+        return [("module other", "broken since then: ImportError")] if self.flawed else []
+
+    def gauges(self) -> Mapping[tuple[str, ...], int]:
+        return {("module_broken", "other"): int(self.flawed)}
 
     def ready(self) -> Sequence[tuple[str, bool, str]]:
         return self.checks

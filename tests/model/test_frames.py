@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, nan
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jobsvc.model.errors import Exit, JobError, Where
 from jobsvc.model.frames import (
+    Again,
     Begin,
     Cancel,
     Credit,
@@ -19,6 +21,7 @@ from jobsvc.model.frames import (
     FromWorker,
     Hello,
     Items,
+    Loading,
     Log,
     Manifest,
     Message,
@@ -33,6 +36,7 @@ from jobsvc.model.frames import (
     Start,
     ToWorker,
     encode,
+    head,
     split,
 )  # fmt: skip
 from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES, RESULT_MAX_BYTES
@@ -52,11 +56,14 @@ ERROR = JobError(
 )
 FROM: list[Message] = [
     Hello(1, 42, "boot"),
-    Manifest([SPEC]),
-    Manifest([], "Traceback"),
+    Loading("tasks"),
+    Manifest([SPEC], {"tasks": ["render"]}),
+    Manifest([], {}, {"tasks": "Traceback"}),
     Begin(1, 2, 3),
     Result(1, 2, 3, 0.25, None, 0, b'"x"'),
     Result(1, 2, 0, 0.25, ERROR),
+    Result(1, 2, 3, 0.25, ERROR, again=Again("retry", 7.5)),
+    Result(1, 2, 3, 0.25, again=Again("snooze", at_us=1_795_000_000_000_000)),
     Items(1, 2, "out", 3, 0, b"1\n2\n3"),
     Log(1, 2, 1, 0, b"{}"),
     Progress(1, 2, b'{"n":1}'),
@@ -74,7 +81,7 @@ TO: list[Message] = [
 
 
 def framed(text: bytes, *, parts: bool = False) -> bytes:
-    return (len(text) | parts << 31).to_bytes(4, "big") + text
+    return head(len(text) | parts << 31) + text
 
 
 def payload(*messages: Message, parts: bool = False) -> bytes:
@@ -167,12 +174,14 @@ def test_the_largest_result_travels() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        bytes(4),
-        (FRAME_MAX_BYTES + 1).to_bytes(4, "big"),
-        b"\xff\xff\xff\xff",
-        payload()[:4] + b"\xc1",
-        b"\x00\x00\x00\x01\x01",
-        b"\x00\x00\x00\x02\xa1x",
+        head(0),
+        head(FRAME_MAX_BYTES + 1),
+        head(0xFFFFFFFF),
+        b"\x00\x00\x10\x00\x00\x00\x10\x00",
+        b"\x00\xff\xfe\x1b[31m and so on",
+        payload()[:8] + b"\xc1",
+        head(1) + b"\x01",
+        head(2) + b"\xa1x",
         payload(Ping(1)),  # this side does not send that
         framed(msgspec.msgpack.encode([[99, 1]])),
         framed(msgspec.msgpack.encode([[3, "x", 1, 1]])),
@@ -185,6 +194,8 @@ def test_the_largest_result_travels() -> None:
         "empty",
         "too long",
         "far too long",
+        "a length alone",
+        "what a task wrote",
         "no payload type",
         "a number",
         "a text",
@@ -202,6 +213,21 @@ def test_what_is_no_frame_of_ours_is_refused(data: bytes) -> None:
         Deframer(FromWorker).feed(data)
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        Again("retry", nan),
+        Again("retry", -1),
+        Again("snooze", inf),
+        Again("snooze", 1e9),
+        Again("snooze", at_us=-1),
+    ],
+)
+def test_no_worker_asks_for_a_moment_that_is_none(again: Again) -> None:
+    with pytest.raises(FrameError):
+        Deframer(FromWorker).feed(payload(Result(1, 1, 1, 0.5, again=again)))
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
     deframer = Deframer(FromWorker)
@@ -215,7 +241,7 @@ def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
 @given(st.binary(min_size=1, max_size=60))
 def test_noise_of_a_right_length_is_refused_or_a_list_of_messages(text: bytes) -> None:
     try:
-        out = Deframer(FromWorker).feed(len(text).to_bytes(4, "big") + text)
+        out = Deframer(FromWorker).feed(framed(text))
     except FrameError:
         return
     assert all(isinstance(message, Message) for message in out)

@@ -114,9 +114,11 @@ def do(start: Start) -> None:
 
 def main() -> None:
     config = msgspec.json.decode(sys.argv[sys.argv.index("--config") + 1])
-    send(Hello(PROTO + (config["modules"] == ["other_version"]), os.getpid(), config["boot"]))
+    pid = 2 if config["modules"] == ["elsewhere"] else os.getpid()
+    send(Hello(PROTO + (config["modules"] == ["other_version"]), pid, config["boot"]))
     if config["modules"] != ["silent"]:
-        send(Manifest([], "no such module" if config["modules"] == ["broken"] else None))
+        broken = config["modules"] == ["broken"]
+        send(Manifest([], {}, {"broken": "no such module"} if broken else {}))
     deframer = Deframer(ToWorker)
     while data := channel.recv(65536):
         for message in deframer.feed(data):

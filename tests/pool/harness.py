@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from jobsvc.model.frames import Items, Log, Manifest, Message, Start
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.process import HostKind, Plan, WorkerProcess
-from jobsvc.pool.spawn import PACKAGE_DIR, Launcher, child_environment
+from jobsvc.pool.spawn import PACKAGE_DIR, Launcher, Sweep, child_environment
 from jobsvc.ports import Death
 from jobsvc.runtime.waiting import Waiters
 
 WAIT_S = 30.0
 """No process of these tests takes so long for anything: the test fails."""
-BOOT = "0123456789abcdef"
+BOOT = uuid4().hex
+"""Of this run: what it starts is killed by this mark, and another run of the tests may be going on beside it."""
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
 T = TypeVar("T")
@@ -33,9 +35,14 @@ def reactor() -> IPoolReactor:
     return cast("IPoolReactor", installed)
 
 
-def launcher() -> Launcher:
+def nothing_left(mark: str) -> Deferred[None]:
+    """In the place of the guard."""
+    return succeed(None)
+
+
+def launcher(sweep: Sweep = nothing_left, **more: Any) -> Launcher:
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_DIR), "JOBSVC_TOKEN": "secret"}
-    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT))
+    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), sweep, **more)
 
 
 def start(task: str, no: int = 1, body: bytes = b"{}", executor: str = "process") -> Start:
@@ -129,14 +136,19 @@ class FakeWorker:
     """A fake worker in a real process, with its record."""
 
     def __init__(
-        self, kind: HostKind = "cpu", module: str = "m", stall: Callable[[], float] = time.monotonic
+        self,
+        kind: HostKind = "cpu",
+        module: str = "m",
+        stall: Callable[[], float] = time.monotonic,
+        sweep: Sweep = nothing_left,
+        **more: Any,
     ) -> None:
         self.record = RecordingOwner()
         plan = FakePlan(kind=kind, boot=BOOT, modules=(module,), path=(), slots={})
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(),
+            launcher=launcher(sweep, **more),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),

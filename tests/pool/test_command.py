@@ -13,12 +13,12 @@ import pytest
 import pytest_twisted
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import Begin, Cancel, Credit, Items, Message, Recall, Result, Returned
+from jobsvc.model.frames import Again, Begin, Cancel, Credit, Items, Message, Recall, Result, Returned
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import CommandSpec, TaskSpec
 from jobsvc.pool.command import CommandWorker
 from jobsvc.ports import Death, Worker
-from tests.pool.harness import Record, alive, gone, launcher, pause, reactor, start
+from tests.pool.harness import BOOT, Record, alive, gone, launcher, pause, reactor, start
 
 
 class Engine(Record):
@@ -144,6 +144,27 @@ async def test_a_signal_is_named(engine: Engine) -> None:
     assert "SIGSEGV" in result.error.message
 
 
+@pytest.mark.parametrize(
+    ("retry_codes", "ends", "again"),
+    [
+        (None, "sys.exit(75)", None),
+        ((75,), "sys.exit(75)", None),
+        ((75,), "sys.exit(1)", Again("never")),
+        ((), "sys.exit(75)", Again("never")),
+        ((75,), "os.kill(os.getpid(), 11)", None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_exit_codes_say_whether_another_try_is_worth_it(
+    engine: Engine, retry_codes: tuple[int, ...] | None, ends: str, again: Again | None
+) -> None:
+    """By default every one that is an error; a signal is no code."""
+    engine.script("ends", f"import os, sys; {ends}", retry_codes=retry_codes)
+    result = await engine.run("ends")
+    assert result.error is not None
+    assert (result.error.kind, result.again) == ("crashed", again)
+
+
 @pytest_twisted.ensureDeferred
 async def test_no_such_program(engine: Engine) -> None:
     engine.define("none", "no-such-program-here", "{x}")
@@ -172,7 +193,7 @@ print(repr(sys.stdin.read()), os.getsid(0) == os.getpid(), sorted(map(int, os.li
     engine.script("look", code, cwd=str(folder), env={"MORE": "yes"})
     result = await engine.run("look")
     assert result.error is None, result.error
-    assert engine.items() == [f"{folder} yes 0123456789abcdef None", "'' True [0, 1, 2]"]
+    assert engine.items() == [f"{folder} yes {BOOT} None", "'' True [0, 1, 2]"]
 
 
 @pytest_twisted.ensureDeferred

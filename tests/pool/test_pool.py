@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ TASKS = Path(__file__).with_name("pool_tasks.py")
 class Engine(Record):
     """A listener that sends jobs by hand, with the pool it listens to."""
 
-    def __init__(self, folder: Path, *modules: str) -> None:
+    def __init__(self, folder: Path, *modules: str, **more: Any) -> None:
         super().__init__()
         self.tasks: Mapping[str, TaskSpec] = {}
         self.workers: dict[str, Worker] = {}
@@ -33,12 +34,12 @@ class Engine(Record):
         self.pool = Pool(
             reactor(),
             self,
-            PoolConfig(modules=modules, path=(str(folder),), cpu_workers=1, threads=2, loop_slots=8),
+            PoolConfig(modules=modules, path=(str(folder),), cpu_workers=1, threads=2, loop_slots=8, **more),
             boot=BOOT,
             environ={**os.environ, "PYTHONPATH": str(PACKAGE_DIR)},
         )
 
-    async def started(self) -> Engine:
+    async def started(self) -> Self:
         await self.pool.start().addTimeout(WAIT_S, reactor())
         return self
 

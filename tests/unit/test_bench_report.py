@@ -107,7 +107,7 @@ def test_the_file_system_is_that_of_the_longest_mount_point(tmp_path: Path) -> N
 
 
 def test_every_figure_has_a_name_of_its_own_and_a_function() -> None:
-    assert len(ALL) == 17
+    assert len(ALL) == 23
     assert len(set(ALL.values())) == len(ALL)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobsvc.config import LISTEN, OPTIONS, Config, ConfigError, build, usable_cpus
+from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.tap import Options
 
 
@@ -42,6 +43,16 @@ def test_sizes(text: str, size: int) -> None:
         ("drain-s", "-0.1"),
         ("args-max", "65M"),
         ("args-max", "K"),
+        ("max-rss", "1M"),
+        ("max-rss", "2 cows"),
+        ("max-rss", "-1"),
+        ("max-cpu-s", "0"),
+        ("max-cpu-s", "1.5"),
+        ("max-open-files", "3"),
+        ("max-file-size", "0"),
+        ("max-file-size", "2000T"),
+        ("launcher-prefix", "bwrap 'unclosed"),
+        ("launcher-prefix", " "),
         ("durability", "strong"),
         ("tasks", "my-tasks"),
         ("tasks", "mytasks.py"),
@@ -69,3 +80,16 @@ def test_every_option_names_its_variable_in_the_help() -> None:
     for option in OPTIONS:
         assert f"--{option.name}" in text
         assert f"[env: {option.variable}]" in text
+
+
+def test_limits_of_what_jobs_may_use() -> None:
+    """None by default; each by its own option or variable."""
+    assert build({"tasks": ["t"]}, {}).limits == NO_LIMITS
+    given = {"tasks": ["t"], "max-rss": "512M", "max-file-size": "1G"}
+    config = build(given, {"JOBSVC_MAX_CPU_S": "60", "JOBSVC_MAX_OPEN_FILES": "256"})
+    assert config.limits == Limits(512 * 1024 * 1024, 60, 256, 1024 * 1024 * 1024)
+
+
+def test_the_launcher_prefix_is_split_as_a_shell_does() -> None:
+    config = build({"tasks": ["t"], "launcher-prefix": "bwrap --setenv GREETING 'good morning'"}, {})
+    assert config.launcher_prefix == ("bwrap", "--setenv", "GREETING", "good morning")

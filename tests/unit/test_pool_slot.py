@@ -41,10 +41,15 @@ def spec(name: str, **more: Any) -> TaskSpec:
 class FakeProcess:
     """A worker process that does what the test says."""
 
-    def __init__(self, pool: FakePool, worker_id: str, kind: HostKind, owner: Owner) -> None:
+    def __init__(
+        self, pool: FakePool, worker_id: str, kind: HostKind, owner: Owner, without: frozenset[str]
+    ) -> None:
         self.id = worker_id
         self.kind: WorkerKind = kind
         self.slots: Mapping[str, int] = {}
+        self.lacks: frozenset[str] = frozenset()
+        self.loading: str | None = None
+        self.without = without
         self.pid: int | None = None
         self.started_us = 0
         self.did: list[str] = []
@@ -57,7 +62,16 @@ class FakeProcess:
         self.pool.processes.append(self)
 
     def load(self, *names: str) -> None:
-        self.owner.loaded(Manifest([spec(name) for name in names]))
+        """Its modules are `m` with the tasks of these names, and `other` with its own."""
+        modules = {"m": list(names), "other": ["other"]}
+        self.loaded({module: modules[module] for module in modules if module in self.pool.names})
+
+    def loaded(self, modules: dict[str, list[str]], **errors: str) -> None:
+        """These modules have loaded, those have not."""
+        self.loading = None
+        self.owner.loaded(
+            Manifest([spec(name) for group in modules.values() for name in group], modules, errors)
+        )
 
     def die(self, death: Death = CRASH) -> None:
         self.pool.processes.remove(self)
@@ -82,12 +96,13 @@ class FakeProcess:
 class FakePool(Pool):
     """A pool of made-up processes."""
 
-    def __init__(self, cpu_workers: int = 1) -> None:
+    def __init__(self, cpu_workers: int = 1, names: tuple[str, ...] = ("m",), **more: Any) -> None:
+        self.names = names
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
         self.news: list[Any] = []
         self.no_processes = False
-        config = PoolConfig(modules=("m",), cwd=Path("/"), cpu_workers=cpu_workers)
+        config = PoolConfig(modules=names, cwd=Path("/"), cpu_workers=cpu_workers, **more)
         super().__init__(
             cast("Any", self.clock),
             self,
@@ -99,9 +114,9 @@ class FakePool(Pool):
             uniform=lambda low, high: high,
         )
 
-    def _hire(self, kind: HostKind, owner: Owner) -> WorkerProcess:
+    def _hire(self, kind: HostKind, owner: Owner, without: frozenset[str]) -> WorkerProcess:
         self._serials[kind] += 1
-        return cast("WorkerProcess", FakeProcess(self, f"{kind}-{self._serials[kind]}", kind, owner))
+        return cast("WorkerProcess", FakeProcess(self, f"{kind}-{self._serials[kind]}", kind, owner, without))
 
     # -- WorkerListener
 
@@ -182,7 +197,7 @@ def test_a_module_that_does_not_load_ends_the_start_with_its_traceback() -> None
     pool = FakePool(1)
     answer = Answer(pool.start())
     io, cpu = pool.processes
-    cpu.owner.loaded(Manifest([], "Traceback: SyntaxError in tasks.py"))
+    cpu.owner.loaded(Manifest([], {}, {"m": "Traceback: SyntaxError in tasks.py"}))
     assert "SyntaxError in tasks.py" in answer.failure(ModuleLoadError)
     assert (io.did, cpu.did) == (["destroy"], ["destroy"])
     io.load("a")  # it was on the way
@@ -295,7 +310,7 @@ def test_a_reload_that_fails_changes_nothing() -> None:
     pool = started()
     answer = Answer(pool.reload())
     bad = pool.processes[3]
-    bad.owner.loaded(Manifest([], "Traceback: NameError"))
+    bad.owner.loaded(Manifest([], {}, {"m": "Traceback: NameError"}))
     assert "NameError" in answer.failure(ModuleLoadError)
     for process in pool.processes[2:]:
         assert process.did == ["destroy"]

@@ -30,7 +30,7 @@ def start_worker() -> Iterator[StartWorker]:
 def cpu(start_worker: StartWorker) -> WorkerHarness:
     """A cpu worker that has sent its manifest."""
     worker = start_worker("cpu", ("computing",))
-    assert worker.ready().error is None
+    assert worker.ready().errors == {}
     return worker
 
 
@@ -38,5 +38,5 @@ def cpu(start_worker: StartWorker) -> WorkerHarness:
 def io(start_worker: StartWorker) -> WorkerHarness:
     """An io worker that has sent its manifest."""
     worker = start_worker("io", ("looping",))
-    assert worker.ready().error is None
+    assert worker.ready().errors == {}
     return worker

@@ -15,6 +15,7 @@ from jobsvc.model.frames import (
     Credit,
     Hello,
     Items,
+    Loading,
     Log,
     Manifest,
     Ping,
@@ -36,7 +37,7 @@ def test_says_who_it_is_and_what_it_can(start_worker: StartWorker) -> None:
     worker = start_worker("cpu", ("computing",))
     manifest = worker.ready()
     assert worker.seen[0] == Hello(PROTO, worker.process.pid, "test-boot")
-    assert manifest.error is None
+    assert manifest.errors == {}
     specs = {spec.name: spec for spec in manifest.tasks}
     assert specs["add"].executor == "process"
     assert [port.name for port in specs["count"].ports] == ["out"]
@@ -56,15 +57,19 @@ def test_says_who_it_is_and_what_it_can(start_worker: StartWorker) -> None:
 def test_module_that_does_not_load_is_told(
     start_worker: StartWorker, tmp_path: Path, kind: str, source: str, words: str
 ) -> None:
-    """The manifest carries the error of the module, and the worker ends by itself."""
+    """The manifest carries the error of the module and the tasks of the others, which run."""
     (tmp_path / "bad.py").write_text(source)
-    worker = start_worker(kind, ("bad",), path=tmp_path)
+    executor = {"cpu": "process", "io": "thread"}[kind]
+    (tmp_path / "good.py").write_text(
+        f"import jobsvc\n@jobsvc.task(executor={executor!r})\ndef one() -> int:\n    return 1\n"
+    )
+    worker = start_worker(kind, ("bad", "good"), path=tmp_path)
     manifest = worker.ready()
-    assert manifest.tasks == []
-    assert words in (manifest.error or "")
-    with pytest.raises(WorkerEnd):
-        worker.until(Result)
-    assert worker.end()[0] == 0
+    assert [message.module for message in worker.seen if isinstance(message, Loading)] == ["bad", "good"]
+    assert words in manifest.errors["bad"]
+    assert (manifest.modules, [task.name for task in manifest.tasks]) == ({"good": ["one"]}, ["one"])
+    worker.send(worker.start("one", executor=executor))
+    assert worker.until(Result).body == b"1"
 
 
 def test_imports_nothing_heavy(cpu: WorkerHarness) -> None:
@@ -210,7 +215,7 @@ def test_end_of_the_channel_ends_the_worker(cpu: WorkerHarness, tmp_path: Path) 
 
 def test_what_is_no_frame_ends_the_worker(cpu: WorkerHarness) -> None:
     """A broken peer is not worked for."""
-    cpu.sock.sendall(b"\xff\xff\xff\xff")
+    cpu.sock.sendall(b"\xff" * 8)
     status, _, err = cpu.end()
     assert status == 1
     assert "no frame" in err
@@ -409,4 +414,4 @@ def test_pong_tells_the_memory(cpu: WorkerHarness) -> None:
     pong = cpu.until(Pong)
     assert pong.n == 7
     assert 5 * MIB < pong.rss_bytes < 100 * MIB
-    assert isinstance(cpu.seen[1], Manifest)
+    assert isinstance(cpu.seen[2], Manifest)

@@ -260,6 +260,20 @@ def test_waiting_attempt_gets_the_next_free_thread(start_worker: StartWorker, tm
     assert set(order) == {(Begin, first.no), (Result, first.no), (Begin, second.no), (Result, second.no)}
 
 
+def test_attempt_that_had_to_wait_has_said_that_it_began_before_its_code_runs(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Else a job that must not run twice would be taken for one that never began, and be started again."""
+    worker = start_worker("io", ("looping",), threads=1)
+    worker.ready()
+    first = worker.start("until", str(tmp_path / "go"), executor="thread")
+    second = worker.start("thread_kills", executor="thread")
+    worker.send(first, second)
+    worker.begun(first)
+    (tmp_path / "go").touch()
+    assert worker.begun(second).at_us > 0
+
+
 # -- ends
 
 

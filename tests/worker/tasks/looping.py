@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -210,6 +211,12 @@ def thread_count(n: int) -> Generator[int, None, int]:
 def thread_exit() -> None:
     """Asks the process to exit."""
     sys.exit(3)
+
+
+@task
+def thread_kills() -> None:
+    """Is the end of its process, at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task

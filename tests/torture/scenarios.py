@@ -1,0 +1,266 @@
+"""Directed scenarios: one daemon, a few jobs, and the very moment in which a certain bug would show.
+
+Each writes history and effects as a random run does, and the same checks judge it. On the true product all are green.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from tests.torture.checks import check
+from tests.torture.checks.finding import Finding
+from tests.torture.evidence import FINAL
+from tests.torture.gather import gather, quiet
+from tests.torture.plan import JobSpec
+from tests.torture.records import Effect, History, Line, read_lines
+from tests.torture.sut import Sut
+from tests.torture.wire import Wire
+
+QUIET_S: Final = 6.0
+"""After a scenario: until no job is left to do. A bug that forgets a job costs that long."""
+MOMENT_S: Final = 15.0
+"""How long a moment may be waited for."""
+LOOK_S: Final = 0.01
+HELD_S: Final = 1.5
+"""How long the database is held: shorter than the daemon waits for a lock (5 s)."""
+HOUR_S: Final = 3600.0
+STEPPED: Final = Path(__file__).parent / "stepped"
+
+T = TypeVar("T")
+
+
+class Stage:
+    """A daemon with one client, and what happens on it."""
+
+    def __init__(self, folder: Path, source: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.sut = Sut(folder, source, ("--cpu-workers", "4", "--drain-s", "3"), environ)
+        self._history_file = folder / "history"
+        self.history = History(self._history_file)
+        self.wire = Wire(self.sut, self.history, 0)
+        self.specs: list[JobSpec] = []
+        self._nobody = threading.Event()
+        self.start()
+
+    def start(self) -> None:
+        """A new life of the daemon."""
+        if not self.sut.start():
+            raise RuntimeError(f"the daemon does not start: {self.sut.log_tail()}")
+
+    def restart(self) -> None:
+        """Kill the daemon and start it again."""
+        self.sut.kill()
+        self.start()
+
+    def submit(self, spec: JobSpec) -> str:
+        """The id of a new job; tried until it is definite."""
+        if spec not in self.specs:
+            self.specs.append(spec)
+        while (line := self.wire.submit(spec.body)).type != "ok":
+            if line.type == "fail":
+                raise RuntimeError(f"refused with {line.status}: {line.why}")
+        return line.job
+
+    def acknowledged(self) -> bool:
+        """Whether any submit has been."""
+        ok = [line for line in read_lines(self._history_file, Line) if line.type == "ok"]
+        return any(line.status in (200, 201) for line in ok)
+
+    def wait_for(self, what: str, condition: Callable[[], T | None]) -> T:
+        """The first true value of a condition."""
+        give_up_at = monotonic() + MOMENT_S
+        while not (value := condition()):
+            if monotonic() > give_up_at:
+                raise RuntimeError(f"no {what} within {MOMENT_S:g} s: {self.sut.log_tail()}")
+            self._nobody.wait(LOOK_S)
+        return value
+
+    def running(self, *marks: str, epoch: int = 1) -> None:
+        """Wait until these jobs have said that they run."""
+        self.wait_for(f"start of {marks}", lambda: set(marks) <= self._started_marks(epoch))
+
+    def _started_marks(self, epoch: int) -> set[str]:
+        lines = read_lines(self.sut.effects_file, Effect)
+        return {line.mark for line in lines if line.what == "effect" and line.epoch in (epoch, None)}
+
+    def done(self, job: str) -> str:
+        """Read a job again and again until it is done; its state."""
+        state: str = self.wait_for("end", lambda: self._final(job))
+        return state
+
+    def _final(self, job: str) -> str | None:
+        state = self.wire.status(job).state
+        return state if state in FINAL else None
+
+    @contextmanager
+    def database_held(self) -> Iterator[None]:
+        """Nobody else can commit meanwhile; reading goes on."""
+        database = sqlite3.connect(self.sut.data_dir / "jobsvc.db", isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+            database.execute("ROLLBACK")
+        finally:
+            database.close()
+
+    def meanwhile(self, *works: Callable[[], Any]) -> list[threading.Thread]:
+        """Do this on threads of their own."""
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def finish(self) -> list[Finding]:
+        """Wait for quiet, read everything, stop, check."""
+        quiet(self.sut, self.history, QUIET_S)
+        self.wire.close()
+        return check(gather(self.sut, self._history_file, self.history, self.specs, []))
+
+
+def spec(mark: str, task: str, seconds: float | None = 0.0, **fields: Any) -> JobSpec:
+    """A job of a scenario."""
+    n = len(mark)
+    ends = fields.pop("ends", ("succeeded",))
+    args: dict[str, Any] = {"n": n} if seconds is None else {"n": n, "seconds": seconds}
+    return JobSpec(mark, task, args, fields, ends, 3 * n + 1)
+
+
+# -- the scenarios ---------------------------------------------------------------------------------------------------
+
+
+def submit_not_committed(folder: Path, source: Path) -> list[Finding]:
+    """A submit whose commit has to wait, and a kill while it waits: only one that was not acknowledged may be gone."""
+    stage = Stage(folder, source)
+    try:
+        other = Wire(stage.sut, stage.history, 1)
+        job = spec("waits", "on_process")
+        stage.specs.append(job)
+        answered = threading.Event()
+
+        def submit() -> None:
+            other.submit(job.body)
+            answered.set()
+
+        with stage.database_held():
+            threads = stage.meanwhile(submit)
+            answered.wait(HELD_S)
+            stage.sut.kill()
+        stage.start()
+        threads[0].join()
+        other.close()
+        if not stage.acknowledged():  # who has an acknowledgement does not send it again
+            stage.submit(job)
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def outcome_not_committed(folder: Path, source: Path) -> list[Finding]:
+    """A job that ends while nothing can be committed: nobody may hear of its end before it can be read."""
+    stage = Stage(folder, source)
+    try:
+        job = stage.submit(spec("ends", "on_process", 0.3))
+        stage.running("ends")
+        waiting, reading = Wire(stage.sut, stage.history, 1), Wire(stage.sut, stage.history, 2)
+        answered = threading.Event()
+
+        def wait_then_read() -> None:
+            waiting.status(job, 8)
+            waiting.status(job)
+            answered.set()
+
+        threads = stage.meanwhile(wait_then_read, lambda: (reading.events(job, 0), reading.status(job)))
+        with stage.database_held():
+            answered.wait(HELD_S)
+        for thread in threads:
+            thread.join()
+        waiting.close()
+        reading.close()
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def one_key(folder: Path, source: Path) -> list[Finding]:
+    """One key, sent by eight clients at once and then again."""
+    stage = Stage(folder, source)
+    try:
+        job = spec("again", "on_process")
+        stage.specs.append(job)
+        wires = [Wire(stage.sut, stage.history, 1 + number) for number in range(8)]
+        for thread in stage.meanwhile(*(lambda wire=wire: wire.submit(job.body) for wire in wires)):
+            thread.join()
+        for wire in wires:
+            wire.close()
+        stage.submit(job)
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def killed_while_running(folder: Path, source: Path) -> list[Finding]:
+    """The daemon is killed while jobs of all kinds run, one that must not run twice and one that leaves a process."""
+    stage = Stage(folder, source)
+    try:
+        jobs = [
+            spec("slow-process", "on_process", 2.5),
+            spec("slow-thread", "on_thread", 1.0),
+            spec("slow-loop", "on_loop", 1.0),
+            spec("once", "once", 1.5, ends=("succeeded", "failed")),
+            spec("leaver", "leaver", 1.0),
+        ]
+        for job in jobs:
+            stage.submit(job)
+        stage.running(*(job.mark for job in jobs))
+        stage.restart()
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def cancel_of_one_that_is_deaf(folder: Path, source: Path) -> list[Finding]:
+    """A polite cancel of a job that does not listen: it is `cancelled` only when its code has stopped."""
+    stage = Stage(folder, source)
+    try:
+        job = stage.submit(spec("deaf", "deaf", 1.2, ends=("succeeded", "cancelled")))
+        stage.running("deaf")
+        stage.wire.cancel(job, "polite")
+        stage.done(job)
+        # Its worker is free again: whatever it still does would be seen now.
+        stage.done(stage.submit(spec("after", "on_process", 1.0)))
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def thread_past_its_timeout(folder: Path, source: Path) -> list[Finding]:
+    """A thread that goes on after its timeout, and a retry: the retry waits for the thread."""
+    stage = Stage(folder, source)
+    try:
+        fields = {"timeouts": {"run": 0.3}, "retries": 1, "backoff": {"base_s": 0.0}}
+        stage.done(stage.submit(spec("overdue", "deaf_thread", 1.2, ends=("failed",), **fields)))
+        return stage.finish()
+    finally:
+        stage.sut.close()
+
+
+def clock_step(folder: Path, source: Path) -> list[Finding]:
+    """The wall clock is set forward by an hour while a job with a timeout runs: nothing happens."""
+    clock = folder / "clock"
+    clock.write_bytes(struct.pack("d", 0.0))
+    stage = Stage(folder, source, {"PYTHONPATH": str(STEPPED), "TORTURE_CLOCK": str(clock)})
+    try:
+        job = stage.submit(spec("timed", "on_process", 1.5, timeouts={"run": 600}))
+        stage.running("timed")
+        with clock.open("r+b") as file:
+            file.write(struct.pack("d", HOUR_S))
+        stage.done(job)
+        return stage.finish()
+    finally:
+        stage.sut.close()

@@ -1,0 +1,205 @@
+"""Operations of clients on the daemon, each written into the history: what was asked, and what is known of it after."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from tests.torture.records import History, Kind, Line, Outcome
+
+READY_WAIT_S: Final = 20.0
+"""How long an operation waits for the daemon to be there."""
+TIMEOUT_S: Final = 10.0
+"""Of a reply; a stream breathes more often than that, see `EVENTS_S`."""
+EVENTS_S: Final = 20.0
+DEFINITE_REFUSALS: Final = frozenset(
+    (400, 401, 403, 404, 409, 410, 413, 415, 421, 422, 424, 429, 503, 504, 507)
+)
+"""Statuses by which the daemon says that nothing was changed. Another 5xx leaves it open."""
+
+BROKEN = (OSError, http.client.HTTPException)
+
+
+class Place(Protocol):
+    """Where the daemon is."""
+
+    @property
+    def token(self) -> str: ...
+    def address(self, wait_s: float) -> tuple[str, int] | None: ...
+
+
+class Absent(OSError):
+    """The daemon was not there in time: nothing was sent."""
+
+
+class Wire:
+    """One client: one keep-alive connection, one operation at a time."""
+
+    def __init__(self, place: Place, history: History, client: int) -> None:
+        self._place = place
+        self._history = history
+        self.client = client
+        self._connection: http.client.HTTPConnection | None = None
+        self._where: tuple[str, int] | None = None
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def raw(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One request outside the history: status, headers, body. Raises one of `BROKEN`."""
+        reply = self._ask(method, path, body, headers)
+        data = reply.read()
+        return reply.status, {name.lower(): value for name, value in reply.getheaders()}, data
+
+    # -- operations
+
+    def submit(self, body: dict[str, Any]) -> Line:
+        """`POST /v1/jobs`, once. `info`: it may have been stored."""
+        op = self._history.invoke(self.client, "submit", key=body["key"])
+        return self._simple(op, "POST", "/v1/jobs", body)
+
+    def status(self, job: str, wait_s: float = 0) -> Line:
+        """`GET /v1/jobs/{id}`."""
+        op = self._history.invoke(self.client, "status", job=job)
+        return self._simple(op, "GET", f"/v1/jobs/{job}" + (f"?wait={wait_s:g}" if wait_s else ""))
+
+    def result(self, job: str, wait_s: float = 0) -> Line:
+        """`GET /v1/jobs/{id}/result`: ok with the text of the result (200), or with the job as it is (202)."""
+        op = self._history.invoke(self.client, "result", job=job)
+        return self._simple(op, "GET", f"/v1/jobs/{job}/result?wait={wait_s:g}", bare=True)
+
+    def cancel(self, job: str, mode: str) -> Line:
+        """`POST /v1/jobs/{id}/cancel`."""
+        op = self._history.invoke(self.client, "cancel", job=job, mode=mode)
+        return self._simple(op, "POST", f"/v1/jobs/{job}/cancel", {"mode": mode, "grace_s": 1})
+
+    def list(self, limit: int = 20) -> Line:
+        """`GET /v1/jobs`: that it answers; what it says is looked at in the final listing."""
+        op = self._history.invoke(self.client, "list")
+        try:
+            status, _, _ = self.raw("GET", f"/v1/jobs?limit={limit}")
+        except BROKEN as error:
+            return self._broken(op, error)
+        return self._history.done(op, "ok" if status == 200 else "fail", status=status)
+
+    def events(self, job: str, after: int) -> Line:
+        """`GET /v1/jobs/{id}/events`, until its end or a break; `after` is the last number received before."""
+        op = self._history.invoke(self.client, "events", job=job, after=after)
+        seen = Received()
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+        why, status = "", 0
+        try:
+            reply = self._ask("GET", f"/v1/jobs/{job}/events", None, headers, EVENTS_S)
+            status = reply.status
+            if status == 200:
+                for event in _events(reply):
+                    seen.take(event)
+            else:
+                reply.read()
+        except BROKEN as error:
+            why = repr(error)
+        self.close()
+        outcome: Outcome = "ok" if status in (200, 204) else "fail"
+        fields: dict[str, Any] = {"job": job, "after": after, "status": status, "why": why}
+        fields |= {"ranges": seen.ranges, "gaps": seen.gaps, "ended": seen.ended, "state": seen.state}
+        return self._history.done(op, outcome, **fields)
+
+    # -- inside
+
+    def _simple(self, op: int, method: str, path: str, body: Any = None, *, bare: bool = False) -> Line:
+        try:
+            status, headers, data = self.raw(method, path, body)
+        except BROKEN as error:
+            return self._broken(op, error)
+        if status not in (200, 201, 202):
+            outcome: Outcome = "fail" if status in DEFINITE_REFUSALS else "info"
+            return self._history.done(op, outcome, status=status, why=data.decode(errors="replace")[:300])
+        if bare and status == 200:
+            return self._history.done(op, "ok", status=status, state="succeeded", result=data.decode())
+        try:
+            job = json.loads(data)
+        except ValueError as error:  # a reply cut in the middle, which Content-Length should have told
+            return self._history.done(op, "info", status=status, why=repr(error))
+        result = data_of(data, job)
+        return self._history.done(
+            op, "ok", job=job["id"], status=status, replayed=headers.get("idempotency-replayed") == "true",
+            state=job["state"], revision=job["revision"], epoch=job["epoch"], finished_at=job["finished_at"],
+            result=result,
+        )  # fmt: skip
+
+    def _broken(self, op: int, error: Exception) -> Line:
+        self.close()
+        return self._history.done(op, "fail" if isinstance(error, Absent) else "info", why=repr(error))
+
+    def _ask(
+        self, method: str, path: str, body: Any, headers: dict[str, str], timeout_s: float = TIMEOUT_S
+    ) -> http.client.HTTPResponse:
+        where = self._place.address(READY_WAIT_S)
+        if where is None:
+            raise Absent("the daemon is not there")
+        if self._connection is None or where != self._where:
+            self.close()
+            self._connection, self._where = http.client.HTTPConnection(*where), where
+        self._connection.timeout = timeout_s
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        headers = {
+            "Authorization": f"Bearer {self._place.token}",
+            "Content-Type": "application/json",
+            **headers,
+        }
+        try:
+            self._connection.request(method, path, data, headers)
+            return self._connection.getresponse()
+        except BROKEN:
+            self.close()
+            raise
+
+
+class Received:
+    """The numbers of a subscription, as ranges."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int]] = []
+        self.gaps: list[tuple[int, int]] = []
+        self.ended = False
+        self.state = ""
+
+    def take(self, event: dict[str, Any]) -> None:
+        """One more event."""
+        if event["kind"] == "gap":
+            self.gaps.append((event["data"]["from"], event["data"]["to"]))
+            return
+        if event["kind"] == "end":
+            self.ended, self.state = True, event["data"]["state"]
+            return
+        seq = event["seq"]
+        if self.ranges and self.ranges[-1][1] + 1 == seq:
+            self.ranges[-1] = (self.ranges[-1][0], seq)
+        else:
+            self.ranges.append((seq, seq))
+
+
+def _events(reply: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The events of an SSE reply. Raises http.client.HTTPException when it is cut off."""
+    for line in reply:
+        if line.startswith(b"data: ") and line.endswith(b"\n"):
+            event = json.loads(line[6:])
+            if isinstance(event, dict) and "kind" in event:
+                yield event
+
+
+def data_of(text: bytes, job: dict[str, Any]) -> str | None:
+    """The result as JSON text, if there is one."""
+    return None if job["state"] != "succeeded" else json.dumps(job["result"], separators=(",", ":"))
+
+
+__all__ = ["BROKEN", "Absent", "Kind", "Place", "Received", "Wire"]
