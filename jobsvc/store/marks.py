@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 IN_USE: Final = "in_use"
 IDENTITY: Final = "identity"
@@ -22,6 +23,7 @@ LOG: Final = "log"
 WHOLE: Final = "whole"
 
 LOG_HEADER_BYTES: Final = 32
+FRAME_HEADER_BYTES: Final = 24
 _LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
 _SALT: Final = slice(16, 20)
 SALT_BYTES: Final = 4
@@ -71,6 +73,40 @@ def log_number(path: str) -> int | None:
     return int.from_bytes(header[_SALT], "big")
 
 
+def holds_commit(path: str) -> bool:
+    """Whether there is a whole transaction in the log. A daemon killed in its first leaves none: SQLite, which goes by
+    the checksums as this does, then takes the file as it is, whoever began the log.
+    """  # fmt: skip
+    with log_file(path).open("rb") as file:
+        header = file.read(LOG_HEADER_BYTES)
+        order: Literal["big", "little"] = "big" if header[3] & 1 else "little"
+        page_bytes = int.from_bytes(header[8:12], "big")
+        sums = _checksum((0, 0), header[:24], order)
+        if sums != _two(header[24:32]):
+            return False
+        while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
+            sums = _checksum(sums, frame[:8] + frame[FRAME_HEADER_BYTES:], order)
+            if frame[8:16] != header[16:24] or sums != _two(frame[16:24]):
+                return False
+            if any(frame[4:8]):  # the size of the database after the commit that this frame ends
+                return True
+    return False
+
+
+def _two(words: bytes) -> tuple[int, int]:
+    return int.from_bytes(words[:4], "big"), int.from_bytes(words[4:], "big")
+
+
+def _checksum(sums: tuple[int, int], data: bytes, order: Literal["big", "little"]) -> tuple[int, int]:
+    """SQLite's checksum of the log, going on from an earlier one."""
+    first, second = sums
+    words = struct.iter_unpack(">II" if order == "big" else "<II", data)
+    for one, two in words:
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + two + first) & 0xFFFFFFFF
+    return first, second
+
+
 def read(db: sqlite3.Connection) -> Marks:
     """The marks of a database that has the table `meta`."""
     found = dict(db.execute(_READ).fetchall())
@@ -100,11 +136,16 @@ def born(db: sqlite3.Connection) -> None:
     db.execute(_SET, (IN_USE, 0))
 
 
+def live(db: sqlite3.Connection) -> None:
+    """Begin a life: what the log holds from here on is known by it."""
+    db.execute(_SET_RANDOM, (LIFE,))
+
+
 def take(db: sqlite3.Connection, path: str) -> None:
     """Mark the database as in use, durably and in the file itself, where it outlives the loss of the log."""
     db.execute("BEGIN IMMEDIATE")
     db.execute(_SET, (IN_USE, 1))
-    db.execute(_SET_RANDOM, (LIFE,))
+    live(db)
     db.execute(_SET_ONCE, (IDENTITY,))
     db.execute("COMMIT")
     number = log_number(path)  # only now the log has one

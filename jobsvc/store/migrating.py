@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,10 @@ def apply(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
         if version == 0:
             marks.born(db)
+        else:
+            marks.live(
+                db
+            )  # with this transaction the log begins: killed after it, the log must be known as ours
         crash("CP14")
         db.execute("COMMIT")
     except BaseException:
@@ -58,7 +63,7 @@ def migrate(db: sqlite3.Connection, path: str, version: int, now_us: int) -> Pat
         StoreRefused: no room for the copy, or a migration failed; the database is as it was.
     """
     folder = Path(path).parent / BACKUP_FOLDER
-    backup = folder / f"jobsvc-schema{version}-{stamp(now_us)}.db"
+    backup = _free(folder / f"jobsvc-schema{version}-{stamp(now_us)}.db")
     to = f"its schema is {version} and must become {len(MIGRATIONS)}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -78,6 +83,12 @@ def migrate(db: sqlite3.Connection, path: str, version: int, now_us: int) -> Pat
             f"{to}, but that failed ({error}) and was taken back; {cure}. The copy made before is {backup}.",
         ) from error
     return backup
+
+
+def _free(file: Path) -> Path:
+    """A name that is not taken: a daemon killed in its migration may be started again within the same second."""
+    names = chain([file], (file.with_stem(f"{file.stem}-{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def copy(db: sqlite3.Connection, to: Path) -> None:

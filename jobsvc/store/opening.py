@@ -181,7 +181,8 @@ def inspect(path: str) -> tuple[Found, Opened]:
     look: Look = "immutable=1" if number is None else "mode=ro"
     with closing(open_look(path, look)) as both:
         found = _found(both, path)
-        if file is not None and not marks.own_log(number, file.marks, found.marks):
+        own = file is None or marks.own_log(number, file.marks, found.marks)
+        if not own and marks.holds_commit(path):
             raise StoreRefused(
                 path,
                 f"lies beside the write-ahead log of another database, {marks.log_file(path)}; put its own log back, "

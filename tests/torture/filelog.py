@@ -33,13 +33,20 @@ Image = dict[str, bytes]
 _names = count(1)
 
 
-class Operation(NamedTuple):
-    """One change. `offset` is where `data` goes, for `truncate` the new size."""
+def files_in(folder: Path) -> Image:
+    """The image of a folder as it is, but for the index of the log."""
+    files = (file for file in folder.iterdir() if file.is_file() and not file.name.endswith("-shm"))
+    return {file.name: file.read_bytes() for file in files}
 
-    kind: Literal["create", "write", "truncate", "sync", "delete", "sync_folder"]
+
+class Operation(NamedTuple):
+    """One change. `offset` is where `data` goes, for `truncate` the new size; `to` is the new name of a `rename`."""
+
+    kind: Literal["create", "write", "truncate", "sync", "rename", "delete", "sync_folder"]
     file: str = ""
     offset: int = 0
     data: bytes = b""
+    to: str = ""
 
 
 class FileLog(apsw.VFS):
@@ -165,7 +172,7 @@ class Disk:
     def __init__(self, before: Image | None = None) -> None:
         self._now = {name: _Inode(data) for name, data in (before or {}).items()}
         self._safe = dict(self._now)
-        self._later: list[tuple[str, _Inode | None]] = []
+        self._later: list[dict[str, _Inode | None]] = []  # each happens whole or not at all
 
     def apply(self, operation: Operation) -> None:
         """Do the next operation."""
@@ -174,15 +181,19 @@ class Disk:
             self._safe = dict(self._now)
             self._later = []
         elif operation.kind == "create":
-            self._now[file] = _Inode()
-            self._later.append((file, self._now[file]))
+            self._name({file: _Inode()})
         elif operation.kind == "delete":
-            del self._now[file]
-            self._later.append((file, None))
+            self._name({file: None})
+        elif operation.kind == "rename":
+            self._name({file: None, operation.to: self._now[file]})
         elif operation.kind == "sync":
             self._now[file].sync()
         else:
             self._now[file].later.append(operation)
+
+    def _name(self, names: dict[str, _Inode | None]) -> None:
+        self._later.append(names)
+        _rename(self._now, names)
 
     @property
     def folder_safe(self) -> bool:
@@ -201,10 +212,15 @@ class Disk:
     def torn(self, rng: random.Random) -> Image:
         """The same with some of what came later."""
         folder = dict(self._safe)
-        for name, inode in self._later:
+        for names in self._later:
             if rng.random() < 0.5:
-                if inode is None:
-                    folder.pop(name, None)
-                else:
-                    folder[name] = inode
+                _rename(folder, names)
         return {name: inode.torn(rng) for name, inode in folder.items()}
+
+
+def _rename(folder: dict[str, _Inode], names: dict[str, _Inode | None]) -> None:
+    for name, inode in names.items():
+        if inode is None:
+            folder.pop(name, None)
+        else:
+            folder[name] = inode

@@ -23,6 +23,7 @@ import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -122,6 +123,14 @@ class Found(NamedTuple):
     after: Mapping[bytes, Job] = {}
 
 
+@contextmanager
+def image_folder() -> Iterator[Path]:
+    """An empty folder for images, in memory where that is possible."""
+    where = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="jobsvc-powercut-", dir=where) as name:
+        yield Path(name)
+
+
 def inspect(image: Image, folder: Path) -> Found:
     """Open an image as a daemon would after the cut: the store, its check, its recovery."""
     for name, data in image.items():
@@ -142,7 +151,7 @@ def inspect(image: Image, folder: Path) -> Found:
         return Found(f"{type(error).__name__}: {error}")
     finally:
         for left in folder.iterdir():
-            left.unlink()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _rows(store: SqliteStore) -> dict[bytes, Job]:
@@ -256,7 +265,7 @@ class Floor:
 
 def cut_all(played: Played, report: Report, torn: int, share: int = 0, shares: int = 1) -> Report:
     """Cut a run at every operation, or at every `shares`-th of them, and add what was found to `report`."""
-    promise, disk, floor = Promise(played), Disk(), Floor()
+    promise, disk, floor = Promise(played), Disk(played.before), Floor()
     seen: dict[bytes, Found] = {}  # between two syncs the clean image stays the same
     with tempfile.TemporaryDirectory(
         dir=MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
@@ -328,11 +337,8 @@ def run(
     """
     import apsw
 
-    folder = Path(tempfile.mkdtemp(prefix="jobsvc-powercut-"))
-    try:
+    with image_folder() as folder:
         played = play(folder, seed, jobs, durability, MUTANTS[mutate] if mutate else Mutation())
-    finally:
-        shutil.rmtree(folder)
 
     def blank() -> Report:
         return Report(

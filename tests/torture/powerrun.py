@@ -22,7 +22,7 @@ from jobsvc.ports import Append, Claim, Durability, Move
 from jobsvc.store import opening
 from jobsvc.store.sqlite import Call, SqliteStore
 from tests.contract.store_harness import NOW, end_of, job_of, step_of
-from tests.torture.filelog import FileLog, Operation
+from tests.torture.filelog import FileLog, Image, Operation, files_in
 from tests.torture.recorded import connect_to
 
 DATABASE: Final = "jobs.db"
@@ -61,8 +61,9 @@ class Entry(NamedTuple):
 
 
 class Played(NamedTuple):
-    """A run: every operation on its files, and its ledger."""
+    """A run: the files it found or made new, every operation on them from then on, and its ledger."""
 
+    before: Image
     operations: list[Operation]
     ledger: list[Entry]
 
@@ -95,7 +96,7 @@ def play(folder: Path, seed: int, jobs: int, durability: Durability, mutation: M
     try:
         player = _Player(log, str(folder / DATABASE), random.Random(seed), durability, mutation)
         player.play(jobs)
-        return Played(log.operations, player.ledger)
+        return Played(player.before, log.operations, player.ledger)
     finally:
         log.close()
         opening.CHECKPOINT_PAGES = usual  # type: ignore[misc]
@@ -106,7 +107,15 @@ class _Player:
         self, log: FileLog, path: str, rng: random.Random, durability: Durability, mutation: Mutation
     ) -> None:
         self._log, self._rng, self._mutation = log, rng, mutation
-        self._store = SqliteStore(path, durability, connect_to(log, mutation.edit, self._committing))
+        connect = connect_to(log, mutation.edit, self._committing)
+        self.before: Image = {}
+
+        def first(path: str) -> sqlite3.Connection:
+            # The store has made a new file by other means, and flushed it: from here on it is recorded.
+            self.before = self.before or files_in(Path(path).parent)
+            return connect(path)
+
+        self._store = SqliteStore(path, durability, first)
         self.ledger: list[Entry] = []
         self._early: int | None = None
         self._now = NOW

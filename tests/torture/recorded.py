@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, cast
 
 import apsw
@@ -68,6 +69,15 @@ class RecordedConnection:
 
     def getlimit(self, category: int) -> int:
         return self._db.limit(category)
+
+    def backup(self, target: sqlite3.Connection) -> None:
+        (_, _, file) = target.execute("PRAGMA database_list").fetchone()
+        with (
+            _as_sqlite3(),
+            closing(apsw.Connection(file)) as copy,
+            copy.backup("main", self._db, "main") as backup,
+        ):
+            backup.step()
 
     def close(self) -> None:
         with _as_sqlite3():

@@ -10,7 +10,7 @@ import pytest
 
 from jobsvc.store.sqlite import SqliteStore
 from tests.contract.store_harness import job_of
-from tests.torture.filelog import SECTOR_BYTES, Disk, FileLog, Image, Operation
+from tests.torture.filelog import SECTOR_BYTES, Disk, FileLog, Image, Operation, files_in
 from tests.torture.recorded import connect_to
 
 A, B = b"a" * SECTOR_BYTES, b"b" * SECTOR_BYTES
@@ -69,22 +69,39 @@ def test_a_deleted_file_may_be_back() -> None:
     assert disk_after(*again, Operation("sync_folder")).clean() == [{"f": B}]
 
 
+def test_a_file_renamed_is_under_one_of_its_names() -> None:
+    """Until its folder is synced it is found under the old name or the new one, never under both or none."""
+    made = (
+        *FILE_MADE,
+        Operation("write", "f", 0, A),
+        Operation("sync", "f"),
+        Operation("rename", "f", to="g"),
+    )
+    assert disk_after(*made).clean() == [{"f": A}, {"g": A}]
+    assert {tuple(image) for image in torn_images(disk_after(*made))} == {("f",), ("g",)}
+
+
 def test_the_log_tells_what_is_in_the_files(tmp_path: Path) -> None:
     """Played again, the operations give the very files that SQLite wrote: none was missed."""
     log = FileLog()
+    store = SqliteStore(str(tmp_path / "jobs.db"))
+    store.open()
+    store.close()
+    disk = Disk(files_in(tmp_path))
     store = SqliteStore(str(tmp_path / "jobs.db"), make=connect_to(log))
     try:
         store.open()
         store.submit([job_of(args=b"x" * 10_000)])
-        disk = disk_after(*log.operations)
-        found = {
-            file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith("-shm")
-        }
-        assert disk.whole() == found
-        assert len(found) == 2
+        for operation in log.operations:
+            disk.apply(operation)
+        assert disk.whole() == files_in(tmp_path)
+        assert len(disk.whole()) == 2
+        done = len(log.operations)
         store.close()
-        disk = disk_after(*log.operations)
-        assert disk.whole() == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        for operation in log.operations[done:]:
+            disk.apply(operation)
+        assert disk.whole() == files_in(tmp_path)
+        assert len(disk.whole()) == 1
     finally:
         log.close()
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jobsvc.ports import Claim
-from jobsvc.store import connection
+from jobsvc.ports import Claim, Durability
+from jobsvc.store import migrating, opening
 from jobsvc.store.schema import MIGRATIONS
 from jobsvc.store.sqlite import SqliteStore
 from tests.contract.store_harness import NOW, end_of, job_of
-from tests.torture.filelog import Disk, FileLog
-from tests.torture.powercut import MUTANTS, Report, inspect, run
+from tests.torture.filelog import Disk, FileLog, Image, Operation, files_in
+from tests.torture.powercut import MUTANTS, Report, image_folder, inspect, run
+from tests.torture.powerrun import DATABASE
 from tests.torture.recorded import connect_to
 
 JOBS = 100
@@ -73,38 +74,74 @@ def test_every_seeded_bug_is_tried() -> None:
     assert {mutant for mutant, _ in cases.args[1]} == set(MUTANTS)
 
 
-def test_a_migration_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def opens_everywhere(before: Image, operations: list[Operation]) -> int:
+    """Every image of every cut is opened, with the jobs that were there before; how many those are."""
+    with image_folder() as place:
+        expected = inspect(before, place)
+        disk = Disk(before)
+        for cut, operation in enumerate(operations):
+            disk.apply(operation)
+            rng = random.Random(cut)
+            for image in (*disk.clean(), disk.torn(rng), disk.torn(rng), disk.whole()):
+                found = inspect(image, place)
+                assert found.trouble is None, f"cut {cut}: {found.trouble}"
+                assert (found.before, found.after) == (expected.before, expected.after), f"cut {cut}"
+    return len(expected.before)
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_a_new_database_cut_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    """F16, F41: the power goes at any operation of the first start: the next start opens what it finds."""
+    log = FileLog()
+    rename = Path.rename
+
+    def renamed(self: Path, to: str) -> Path:
+        log.record(Operation("rename", self.name, to=Path(to).name))
+        return rename(self, to)
+
+    def flushed(path: Path) -> None:
+        log.record(Operation("sync_folder") if path.is_dir() else Operation("sync", path.name))
+
+    monkeypatch.setattr(opening, "connect", connect_to(log))
+    monkeypatch.setattr(opening, "flush", flushed)
+    monkeypatch.setattr(Path, "rename", renamed)
+    store = SqliteStore(str(tmp_path / DATABASE), durability, make=connect_to(log))
+    try:
+        store.open()
+        store.close()
+    finally:
+        log.close()
+        monkeypatch.undo()
+    kinds = {operation.kind for operation in log.operations}
+    assert kinds == {"create", "write", "truncate", "sync", "rename", "delete", "sync_folder"}
+    assert opens_everywhere({}, log.operations) == 0
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_migration_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """F16, F41: a database of an older schema, the power gone at any operation of its migration: the next start opens
     it, migrated, with every job.
     """  # fmt: skip
-    old = tmp_path / "jobs.db"
+    old = tmp_path / DATABASE
+    for module in (opening, migrating):
+        monkeypatch.setattr(module, "MIGRATIONS", MIGRATIONS[:version])
     store = SqliteStore(str(old))
     store.open()
     store.submit([job_of(args=b"x" * size) for size in (10, 5_000, 10) * 10])
     (claimed,) = store.claim([Claim("cpu-1", "process", {"count": 10}, 10, NOW)])
     store.settle([end_of(job) for job in claimed])
     store.close()
-    before = {"jobs.db": old.read_bytes()}
-
-    added = ("ALTER TABLE jobs ADD COLUMN note TEXT", "UPDATE jobs SET note='old'", "CREATE TABLE notes (x)")
-    monkeypatch.setattr(connection, "MIGRATIONS", (*MIGRATIONS, added))
+    monkeypatch.undo()
+    before = files_in(tmp_path)
     log = FileLog()
     try:
         migrated = SqliteStore(str(old), make=connect_to(log))
         migrated.open()
+        assert migrated.opened.migrated_from == version
         migrated.close()
     finally:
         log.close()
-    place = tmp_path / "image"
-    place.mkdir()
-    expected = inspect(before, place)
-    assert len(expected.before) == 30
-    disk = Disk(before)
-    for cut, operation in enumerate(log.operations):
-        disk.apply(operation)
-        rng = random.Random(cut)
-        for image in (*disk.clean(), disk.torn(rng), disk.torn(rng), disk.whole()):
-            found = inspect(image, place)
-            assert found.trouble is None, f"cut {cut}: {found.trouble}"
-            assert (found.before, found.after) == (expected.before, expected.after), f"cut {cut}"
     assert len(log.operations) > 20
+    assert opens_everywhere(before, log.operations) == 30
