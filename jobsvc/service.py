@@ -254,10 +254,11 @@ class Daemon(Service):
     # -- while it runs
 
     def _store_failed(self, failure: Failure) -> None:
-        """A write the disk refused: nothing may be acknowledged any more. Restart and recovery make it right."""
+        """The disk has failed: nothing may be acknowledged any more. Restart and recovery make it right."""
         self._log.failure("the store failed", failure, action="store_failed")
         self.fail(
-            f"jobsvc: the database {self.folder.database} cannot be written: {failure.getErrorMessage()}"
+            f"jobsvc: the database {self.folder.database} has failed: {failure.getErrorMessage()}; "
+            "the next start checks it"
         )
 
     def _worn(self, worker: Worker) -> None:

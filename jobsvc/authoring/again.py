@@ -21,7 +21,8 @@ class Retry(Exception):
 
     As in `raise Retry(after=30) from error`. The attempt counts. If the policy has one left, it starts after `after`
     instead of the backoff; otherwise the job fails with kind `task_error` and these words. Where a cancel was asked,
-    the job ends `cancelled`. It is an ordinary exception: `finally` and `except Exception` see it.
+    the job ends `cancelled`. It is an ordinary exception: `finally` and `except Exception` see it; and a group of
+    exceptions, as a TaskGroup raises it, is an error like any other whatever it holds.
 
     Args:
         after: seconds, or a timedelta, from 0 to a year; None: the policy's backoff.

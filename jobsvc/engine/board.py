@@ -138,6 +138,7 @@ class Active:
         "task",
         "timers",
         "touched",
+        "unstored",
     )
 
     def __init__(self, job: Job, policy: Policy, task: TaskState, seat: Seat) -> None:
@@ -157,6 +158,7 @@ class Active:
         self.tallies: dict[str, Tally] | None = None
         self.timers: list[IDelayedCall] | None = None
         self.touched = 0.0  # monotonic time of the last sign of life, where an idle timeout needs it
+        self.unstored = 0  # chunks on their way to the store
 
     @property
     def key(self) -> tuple[int, int]:

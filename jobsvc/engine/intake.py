@@ -220,6 +220,8 @@ class Intake:
         return Append(chunk, owner, drop_from=dropped[0], drop_through=dropped[1])
 
     def _append(self, appends: list[tuple[Active, Append]]) -> None:
+        for active, _ in appends:
+            active.unstored += 1
         answer = self._writes.append([write for _, write in appends])
         answer.addCallbacks(self._appended, self._append_failed, callbackArgs=(appends,))
 
@@ -229,6 +231,7 @@ class Intake:
         grown: set[bytes] = set()
         for ok, (active, write) in zip(accepted, appends, strict=True):
             chunk = write.chunk
+            active.unstored -= 1
             if not ok:  # a fence: the store counts and logs it
                 continue
             active.committed = max(active.committed, chunk.last)

@@ -91,6 +91,10 @@ class Stops:
             active.touched = self._clock.seconds()
 
     def _idle(self, active: Active, idle_s: float) -> None:
+        if active.unstored:
+            self.touched(
+                active
+            )  # it may have to wait until what it has said is on the disk: that is not its silence
         left_s = active.touched + idle_s - self._clock.seconds()
         if left_s <= 0:
             self.time_is_up(active, "idle")
@@ -202,12 +206,36 @@ class Stops:
         """
         if active.settling:
             return succeed(None)
-        if active.stop is not None:
-            if reason == "cancel_asked":
-                active.stop.reason = reason
-            self._arm(active, kill_after_s)
-            return active.stop.asked.wait() if active.stepping else succeed(None)
-        active.stop = Stop(reason, passed)
+        stop = active.stop
+        if stop is None:
+            active.stop = Stop(reason, passed)
+            return self._record(active, active.stop, reason, kill_after_s, None)
+        if reason == "cancel_asked" and active.job.reason != reason:
+            return Deferred.fromCoroutine(self._cancel_too(active, stop, kill_after_s))
+        self._arm(active, kill_after_s)
+        return stop.asked.wait() if active.stepping else succeed(None)
+
+    async def _cancel_too(self, active: Active, stop: Stop, kill_after_s: float | None) -> None:
+        """It was asked to stop for another reason. That it is to be cancelled outlives the daemon, too."""
+        before, stop.reason = stop.reason, "cancel_asked"  # however it ends from now on
+        while active.stop is stop and active.stepping:
+            await stop.asked.wait()
+        if active.stop is not stop:
+            await self.ask(active, "cancel_asked", kill_after_s)
+        elif active.job.reason == "cancel_asked":
+            self._arm(active, kill_after_s)  # another cancel was faster
+        elif not active.settling:
+            await self._record(active, stop, "cancel_asked", kill_after_s, before)
+
+    def _record(
+        self,
+        active: Active,
+        stop: Stop,
+        reason: StopReason,
+        kill_after_s: float | None,
+        before: StopReason | None,
+    ) -> Deferred[None]:
+        """Write that it is stopping and why; then tell its worker. An end that comes meanwhile is held."""
         active.stepping = True
         job = active.job
         job.seq += 1
@@ -217,12 +245,11 @@ class Stops:
             due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=active.revision,
         )  # fmt: skip
         answer = self._store.step([step])
-        stop = active.stop
         return answer.addCallbacks(
             self._asked,
             self._not_asked,
             callbackArgs=(active, stop, step, kill_after_s),
-            errbackArgs=(active, stop, step),
+            errbackArgs=(active, stop, step, before),
         )
 
     def _asked(
@@ -243,12 +270,17 @@ class Stops:
             self._arm(active, kill_after_s)
         stop.asked.fire(None)
 
-    def _not_asked(self, failure: Failure, active: Active, stop: Stop, step: Step) -> Failure:
-        """Nothing was stored, so nothing was asked."""
+    def _not_asked(
+        self, failure: Failure, active: Active, stop: Stop, step: Step, before: StopReason | None
+    ) -> Failure:
+        """Nothing was stored, so nothing was asked: it stops for the reason it had `before`, if it had one."""
         active.stepping = False
-        active.stop = None
-        if stop.kill_timer is not None and stop.kill_timer.active():
-            stop.kill_timer.cancel()
+        if before is not None:
+            stop.reason = before
+        else:
+            active.stop = None
+            if stop.kill_timer is not None and stop.kill_timer.active():
+                stop.kill_timer.cancel()
         if active.job.seq == step.seq:
             active.job.seq -= 1  # nothing has been numbered behind it
         held, active.held = active.held, None
@@ -259,7 +291,7 @@ class Stops:
 
     def _arm(self, active: Active, kill_after_s: float | None) -> None:
         stop = active.stop
-        if kill_after_s is None or stop is None:
+        if kill_after_s is None or stop is None or active.settling:
             return
         if active.job.executor == "loop":
             # It stops at its next await. All that force can do is to replace the worker: not before it had its chance.

@@ -29,6 +29,10 @@ EXPONENT_MAX = 1023
 """Of a float: a larger one overflows. No policy has so many attempts (`RETRIES_MAX`)."""
 
 
+HALTED = frozenset(("cancelled", "crashed", "lost"))
+"""Kinds in which the end of what was asked to stop may show itself."""
+
+
 class Verdict(msgspec.Struct, gc=False):
     """Where the job goes. `counted`: the attempt counts against the policy. `record`: it is worth a row of its own
     when the job goes on (an attempt that never began is not). It goes on after `delay_s`, or at `due_us`.
@@ -66,10 +70,11 @@ def ended(
         return Verdict("succeeded", result=body)
     if again is not None and again.how == "retry" and stop is not None and stop.reason == "cancel_asked":
         return stopped(active, error, uniform)  # it has not done its work, and must not be tried again
-    if stop is not None and stop.reason != "timeout" and error.kind in ("cancelled", "crashed"):
+    late = error.kind == "timeout" and stop is not None and stop.reason == "timeout"
+    if stop is not None and (late or error.kind in HALTED):
         return stopped(active, error, uniform)
-    if stop is not None and stop.reason == "timeout" and error.kind in ("cancelled", "crashed", "timeout"):
-        return stopped(active, error, uniform)
+    if error.kind == "lost":
+        return lost(active)  # a program was killed by nobody knows whom
     if error.kind == "cancelled":
         error = JobError("task_error", error.type, error.message or "the task cancelled itself")
     return failed(active, error, uniform, again)
@@ -210,9 +215,8 @@ def _suspect(active: Active, now_us: int) -> bool:
 def _again(active: Active, reason: Reason, words: str) -> Verdict:
     """Stopped through no fault of its own after it had begun: runs again, unless it must not run twice."""
     if active.policy.on_lost == "fail":
-        return Verdict(
-            "failed", error=JobError("lost", message=f"{words}; on_lost=fail forbids another start")
-        )
+        text = f"{words}; on_lost=fail forbids another start"
+        return Verdict("failed", "lost", error=JobError("lost", message=text))
     return Verdict("queued", reason, error=JobError("lost", message=words), counted=False)
 
 
@@ -220,14 +224,11 @@ def lost(active: Active) -> Verdict:
     """Its end is unknown: again at once and uncounted, unless it must not run twice or has been lost too often."""
     losses = active.job.losses + 1
     if active.policy.on_lost == "fail":
-        return Verdict(
-            "failed",
-            error=JobError("lost", message="the worker was lost; on_lost=fail forbids another start"),
-            lost=True,
-        )
+        text = "the worker was lost; on_lost=fail forbids another start"
+        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
     if losses >= LOSSES_MAX:
         text = f"lost {losses} times while the daemon lived: not started again"
-        return Verdict("failed", error=JobError("lost", message=text), lost=True)
+        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
     words = "the worker was lost; the job is queued again and the attempt does not count"
     return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
 

@@ -83,7 +83,8 @@ class Where(msgspec.Struct):
 class JobError(msgspec.Struct):
     """What ended a job, in the shape of design section 8; set for every final state but `succeeded`.
 
-    `type` is the qualified name of the Python exception without `builtins.`, null when there was none.
+    `type` is the qualified name of the Python exception without `builtins.`, null when there was none. `retryable`:
+    whether another try could end otherwise, by the kind and by what the task's code says of its error.
     """
 
     kind: Kind

@@ -1,7 +1,8 @@
 """F0: the messages of the control channel between daemon and worker, and how they travel.
 
-A frame is a 4-byte big-endian length and a msgpack array of messages: one decode call for a whole batch. The length's
-top bit says that parts of bodies are among them. A message is
+A frame is a head of 8 bytes and a msgpack array of messages: one decode call for a whole batch. The head is the length
+and the length once more in disguise, both big-endian: what a task writes on the channel by mistake shows at once, and
+is not waited for as a frame of megabytes. The length's top bit says that parts of bodies are among them. A message is
 an array that starts with its tag. Bodies are opaque encoded bytes; above `PART_BYTES` they travel ahead of their
 message in `Part`s, so that no large value holds up a channel that carries a hundred jobs.
 
@@ -19,7 +20,7 @@ from jobsvc.model.errors import JobError
 from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
-PROTO = 1
+PROTO = 2
 """Version of this table; a worker of another version is refused at `Hello`."""
 
 
@@ -198,7 +199,9 @@ FromWorker = Hello | Loading | Manifest | Begin | Result | Items | Log | Progres
 ToWorker = Start | Cancel | Recall | Credit | Ping | Quit | Part
 Bodied = Result | Items | Log | Start
 
-_HEAD_BYTES = 4
+_HEAD_BYTES = 8
+_DISGUISE = 0x6A6F6273
+"""What the second half of a head differs by from the first."""
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -231,7 +234,12 @@ _HAS_PARTS = 1 << 31
 
 def _frame(messages: Sequence[Message], flag: int = 0) -> bytes:
     payload = _encoder.encode(messages)
-    return (len(payload) | flag).to_bytes(4, "big") + payload
+    return head(len(payload) | flag) + payload
+
+
+def head(length: int) -> bytes:
+    """The head of a frame of this length, the top bit with it."""
+    return (length << 32 | length ^ _DISGUISE).to_bytes(_HEAD_BYTES, "big")
 
 
 def split(message: Message) -> Iterator[Message]:
@@ -266,7 +274,7 @@ class Deframer:
         self._decode = msgspec.msgpack.Decoder(list[union]).decode  # type: ignore[valid-type]
         self._chunks: list[bytes] = []
         self._have = 0
-        self._need = 4
+        self._need = _HEAD_BYTES
         self._parts: dict[tuple[int, int], list[bytes]] = {}
 
     def feed(self, data: bytes) -> list[Message]:
@@ -282,21 +290,25 @@ class Deframer:
         buffer = b"".join(self._chunks) if len(self._chunks) > 1 else data
         out: list[Message] = []
         at, end = 0, len(buffer)
-        self._need = 4
+        self._need = _HEAD_BYTES
         while end - at >= _HEAD_BYTES:
-            head = int.from_bytes(buffer[at : at + 4], "big")
-            size = head & ~_HAS_PARTS
+            length, check = divmod(int.from_bytes(buffer[at : at + _HEAD_BYTES], "big"), 1 << 32)
+            size = length & ~_HAS_PARTS
+            if check != length ^ _DISGUISE:
+                raise FrameError(f"{buffer[at : at + _HEAD_BYTES].hex(' ')} is the head of no frame")
             if not 0 < size <= FRAME_MAX_BYTES:
                 raise FrameError(f"frame of {size} bytes")
-            if end - at - 4 < size:
-                self._need = size + 4
+            at += _HEAD_BYTES
+            if end - at < size:
+                at -= _HEAD_BYTES
+                self._need = size + _HEAD_BYTES
                 break
             try:
-                messages = self._decode(memoryview(buffer)[at + 4 : at + 4 + size])
+                messages = self._decode(memoryview(buffer)[at : at + size])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise FrameError(str(error)) from None
-            at += 4 + size
-            out += self._joined(messages) if head & _HAS_PARTS else messages
+            at += size
+            out += self._joined(messages) if length & _HAS_PARTS else messages
         self._chunks = [buffer[at:]] if at < end else []
         self._have = end - at
         return out

@@ -58,6 +58,9 @@ def _ways() -> tuple[Transition, ...]:
     )
     rows.append(Transition("running", "stopping", "cancel or timeout", "epoch and owner"))
     rows.append(
+        Transition("stopping", "stopping", "cancel", "epoch and owner; it was stopping for another reason")
+    )
+    rows.append(
         Transition("stopping", "succeeded", "executor", "epoch and owner; it returned before it was stopped")
     )
     seen = "cancel was asked; the code was seen to stop"
@@ -75,7 +78,8 @@ def _ways() -> tuple[Transition, ...]:
 
 
 TRANSITIONS: Final[tuple[Transition, ...]] = _ways()
-"""The whole table (design section 7). `None → running` is submit and claim in one transaction."""
+"""The whole table. `None → running` is submit and claim in one transaction; by `stopping → stopping` a cancel of what
+stops for a timeout or the drain is on the disk before it is answered."""
 
 _ALLOWED: Final[frozenset[tuple[State | None, State | None]]] = frozenset((t.frm, t.to) for t in TRANSITIONS)
 

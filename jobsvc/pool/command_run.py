@@ -23,7 +23,7 @@ from jobsvc.pool import tree
 from jobsvc.pool.descriptors import Inlet
 from jobsvc.pool.limits import Over, ProgramLimits, launch_options, signalled
 from jobsvc.pool.lines import Lines, item_body, log_body
-from jobsvc.pool.spawn import Child, Launcher, exit_words
+from jobsvc.pool.spawn import Child, Launcher, exit_within, exit_words
 
 OUT_STREAM = "out"
 LOG_STREAM = "log"
@@ -168,12 +168,13 @@ class CommandRun:
             tree.kill_tree(self._child.pid)
 
     def _is_over(self, over: Over) -> None:
+        if self._child is None or not self._child.alive:
+            return  # it has just ended by itself; what was looked at may be another's
         self._log.warn(
-            "{words}: {task} is killed", words=over.words, task=self._start.task, action="over_limit"
+            "{task} is killed: {words}", task=self._start.task, words=over.words, action="over_limit"
         )
         self._over = over
-        if self._child is not None and self._child.alive:
-            tree.kill_tree(self._child.pid)
+        tree.kill_tree(self._child.pid)
 
     # -- its end
 
@@ -181,6 +182,8 @@ class CommandRun:
         assert self._spec is not None
         if self._look is not None:
             self._look.stop()
+        if self._launcher.prefix and end.code not in self._spec.ok_codes:
+            end = exit_within(end)
         if rest := self._out.rest():
             self._items(1, item_body(rest))
         if rest := self._err.rest():
@@ -213,7 +216,8 @@ class CommandRun:
         if killed and self._launcher.oom.killed():
             end.oom = True
             return JobError("crashed", message="the kernel ended it for want of memory", exit=end)
-        return JobError("crashed", message=self._words(end), exit=end)
+        # As with workers: who sent that SIGKILL is not known, and the program is not to blame.
+        return JobError("lost" if killed else "crashed", message=self._words(end), exit=end)
 
     def _words(self, end: Exit) -> str:
         """What went wrong: the last words of the program, else how it ended."""

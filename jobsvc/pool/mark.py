@@ -6,6 +6,7 @@ the moment of death is read, never guessed. The worker writes, the daemon only r
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 
@@ -19,8 +20,10 @@ class Mark:
     """See the module. `fd` is what the worker inherits; close it there once the worker has been started."""
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("jobsvc-mark", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("jobsvc-mark", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, MARK.size)
+        # A worker that could cut it short would end the daemon: reading behind the end of a file is SIGBUS.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self._map = mmap.mmap(self.fd, MARK.size)
 
     def read(self) -> tuple[int, int, int] | None:

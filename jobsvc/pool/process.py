@@ -32,12 +32,12 @@ from jobsvc.model.frames import (
 from jobsvc.model.task import NO_LIMITS
 from jobsvc.pool import tree, usage
 from jobsvc.pool.channel import Channel
-from jobsvc.pool.limits import Over, signalled
+from jobsvc.pool.limits import Over
 from jobsvc.pool.mark import Mark
 from jobsvc.pool.printed import Printed
 from jobsvc.pool.pulse import Pulse
 from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_within, exit_words
-from jobsvc.pool.worker_limits import WorkerLimits
+from jobsvc.pool.worker_limits import WorkerLimits, own_limits
 from jobsvc.ports import Death, WorkerKind
 
 START_S = 30.0
@@ -147,7 +147,6 @@ class WorkerProcess:
         self._fate: Literal["killed", "stalled", "lost", "quit"] | None = None  # why we end it
         self._inside = 0  # its number as it knows it itself
         self._limits: WorkerLimits | None = None  # where its tasks have any
-        self._over: Over | None = None  # the limit for which we have ended it
         self._mark: Mark | None = None
         self._child: Child | None = None
         self._channel: Channel | None = None
@@ -291,7 +290,7 @@ class WorkerProcess:
         """See `ports.Worker`."""
         if any(printed.owing for printed in self._printed):
             messages = self._own_credit(messages)
-        if self._limits is not None:
+        if self._limits is not None and self.pid is not None:
             self._limits.before(messages)
         if self._channel is not None and messages:
             self._channel.send(messages)
@@ -351,32 +350,23 @@ class WorkerProcess:
     @property
     def code_pids(self) -> list[int]:
         """The process that runs the code; behind a launcher prefix that hides which it is, all of its tree."""
-        if self._child is None or not self._child.alive:
-            return []
-        root = self._child.pid
-        if not self._launcher.prefix or self._inside == root:
-            return [root]
-        pids = usage.family(root)
-        known = self._inside in pids and usage.shares_numbers(self._inside)
-        return [self._inside] if known else pids
+        pid = self.pid
+        if pid is None or not self._launcher.prefix:
+            return [] if pid is None else [pid]
+        return usage.known_as(pid, self._inside)
 
     def _limit(self, manifest: Manifest) -> None:
         defaults = self._launcher.limits
-        own = {spec.name: spec.limits.over(defaults) for spec in manifest.tasks if spec.limits != NO_LIMITS}
+        own = own_limits(manifest.tasks, defaults)
         if self.kind == "cpu" and self._child is not None and (own or defaults != NO_LIMITS):
             self._limits = WorkerLimits(
                 self._launcher.usage,
-                root=self._child.pid,
-                pids=self.code_pids,
-                defaults=defaults,
-                own=own,
-                running=self._runs,
+                root=self._child.pid, pids=self.code_pids, defaults=defaults, own=own, running=self._runs,
                 over=self._is_over,
-            )
+            )  # fmt: skip
 
     def _is_over(self, over: Over) -> None:
         self._log.warn("{worker} is killed: {words}", worker=self.id, words=over.words, action="over_limit")
-        self._over = over
         self.destroy("killed")
 
     # -- its end
@@ -387,7 +377,7 @@ class WorkerProcess:
         """  # fmt: skip
         if self.kind == "io":
             self.send([Ping(n)])
-        elif self._child is not None and not tree.stopped(self._child.pid):
+        elif not any(map(tree.stopped, self.code_pids)):
             self._pulse.heard()
 
     def _stalled(self) -> None:
@@ -417,11 +407,11 @@ class WorkerProcess:
         self._mark = None
         if self._launcher.prefix:
             end = exit_within(end)
-        over = self._passed(end, attempt)
+        limit = None if self._limits is None else self._limits.ended(end, attempt)
         how = self._how(end)
         if self._fate in (None, "lost") and end.name == "SIGKILL" and self._launcher.oom.killed():
             end.oom = True
-        if over is not None or (end.oom is True and self.kind == "cpu" and attempt is not None):
+        if limit is not None or (end.oom is True and self.kind == "cpu" and attempt is not None):
             how = "exit"  # by its attempt's own doing
         self._log.info(
             "{worker} {words}",
@@ -433,18 +423,7 @@ class WorkerProcess:
         )
         blamed = attempt if self.kind == "cpu" or how in ("stalled", "exit") else None
         began_us = mark[2] if mark is not None and blamed is not None else None
-        self._owner.ended(Death(how, end, blamed, began_us, over and over.words))
-
-    def _passed(self, end: Exit, attempt: tuple[int, int] | None) -> Over | None:
-        """The limit that its attempt has passed, if it died of that."""
-        if self._limits is None:
-            return None
-        self._limits.stop()
-        if self._over is None or end.name != "SIGKILL":
-            return signalled(self._limits.of(attempt), end)
-        if self._over.oom:
-            end.oom = True
-        return self._over
+        self._owner.ended(Death(how, end, blamed, began_us, limit))
 
     def _how(self, end: Exit) -> Literal["exit", "killed", "stalled", "lost", "quit"]:
         if self._fate is not None and (end.name == "SIGKILL" or self._fate in ("quit", "lost")):

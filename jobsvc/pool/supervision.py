@@ -29,6 +29,7 @@ from jobsvc.pool.rows import ModuleRow, WorkerRow, module_rows, worker_rows
 from jobsvc.pool.slot import Core, Slot
 from jobsvc.pool.spawn import Launcher, child_environment
 from jobsvc.pool.tree import rss_bytes
+from jobsvc.pool.usage import weight_of
 from jobsvc.ports import WorkerListener
 from jobsvc.runtime.waiting import Background, Waiters
 
@@ -134,7 +135,7 @@ class Pool:
             lambda: self._slots,
             lambda worker_id: self.replace(worker_id, whole=True),
             lambda: bool(self._modules.broken),
-            rss_bytes,
+            weight_of if config.prefix else rss_bytes,
             self._count_recycled,
         )
         self._slots: list[Slot] = []

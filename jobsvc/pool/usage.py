@@ -1,7 +1,8 @@
 """F2: /proc: what an attempt uses at this moment, with all that has descended from its process.
 
 Unlike the walk in `tree`, it looks only at the tree itself: some 60 µs for a process with two children, however many
-processes the machine has. So it may be asked for twice a second on the reactor.
+processes the machine has. So it may be asked for twice a second on the reactor. Who has left the tree is not seen; in
+a kernel without CONFIG_PROC_CHILDREN, that is everybody but the root.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def usage_of(root: int) -> Usage:
     return Usage(pids, sum(rss_bytes(pid) or 0 for pid in pids), sum(map(_cpu_s, pids)))
 
 
+def weight_of(root: int) -> int:
+    """Resident memory of `root` and its descendants, in bytes."""
+    return usage_of(root).rss_bytes
+
+
 def family(root: int) -> list[int]:
     """`root` and its descendants, parents before children; zombies too."""
     pids = [root]
@@ -47,7 +53,13 @@ def family(root: int) -> list[int]:
     return pids
 
 
-def shares_numbers(pid: int) -> bool:
+def known_as(root: int, number: int) -> list[int]:
+    """The process of this tree that knows itself by this number; all of the tree where that is none of these here."""
+    pids = family(root)
+    return [number] if number in pids and _shares_numbers(number) else pids
+
+
+def _shares_numbers(pid: int) -> bool:
     """Whether the process knows itself by this number: false in a namespace of process numbers of its own."""
     _, _, rest = _text(f"/proc/{pid}/status").partition(b"\nNSpid:")
     return rest.partition(b"\n")[0].split() == [str(pid).encode()]

@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.logger import Logger
 
+from jobsvc.model.errors import Exit
 from jobsvc.model.frames import Message, Result, Returned, Start
-from jobsvc.model.task import Limits
+from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.pool.limits import (
     CPU_GRACE_S,
     NOTHING,
@@ -34,12 +35,18 @@ from jobsvc.pool.limits import (
     UsageWatch,
     excess,
     explain,
+    signalled,
     within,
 )
 from jobsvc.pool.usage import cpu_used_s, memory_of, open_descriptors, usage_of
 
 Attempt = tuple[int, int]
 KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
+
+
+def own_limits(tasks: Iterable[TaskSpec], defaults: Limits) -> dict[str, Limits]:
+    """By name, the limits of those tasks that have any, with the defaults where they say nothing."""
+    return {spec.name: spec.limits.over(defaults) for spec in tasks if spec.limits != NO_LIMITS}
 
 
 class WorkerLimits:
@@ -81,6 +88,7 @@ class WorkerLimits:
         self._limits = defaults  # in force
         self._seen: Attempt | None = None  # whose usage is counted from `_before`
         self._before = NOTHING
+        self._passed: Over | None = None  # for which it is killed
         self._set()
         self._standing = defaults.max_rss is not None or defaults.cpu_s is not None
         if self._standing:
@@ -129,11 +137,21 @@ class WorkerLimits:
         over = excess(self.of(attempt), used, self._before, CPU_GRACE_S if attempt == self._alone else 0.0)
         if over is not None and self._running() == attempt:  # not the next one, which has just begun
             self.stop()
+            self._passed = over
             self._over(over)
 
     def stop(self) -> None:
-        """The worker has ended, or is about to."""
+        """The worker is about to end."""
         self._watch.remove(self)
+
+    def ended(self, end: Exit, attempt: Attempt | None) -> str | None:
+        """The worker has ended so while it ran this attempt; the words for the limit, if it died of one."""
+        self.stop()
+        over = self._passed if end.name == "SIGKILL" else None
+        over = over or signalled(self.of(attempt), end)
+        if over is not None and over.oom:
+            end.oom = True
+        return None if over is None else over.words
 
     # -- rlimits
 

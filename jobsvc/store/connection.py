@@ -21,8 +21,9 @@ from jobsvc.store import marks
 
 MEMORY: Final = ":memory:"
 
-BUSY_MS: Final = 5_000
-"""How long a statement waits for another process's lock, a backup tool's say, before it fails."""
+BUSY_MS: Final = 2_000
+"""How long a statement waits for another process's lock before it fails. Who only reads, as a backup does, takes none;
+and everybody who has asked for a write waits so long."""
 READER_CACHE_KIB: Final = 2 * 1024
 STATEMENTS_KEPT: Final = 256
 PROBE_BYTES: Final = 4096

@@ -3,11 +3,14 @@
 All are rows of `meta`. `in_use` is 1 while a daemon has the database open, 0 after a clean stop. `identity` is a random
 number for the life of the database, `life` one for each opening. `log` is the first salt of the write-ahead log of that
 opening: SQLite adds 1 to it whenever it begins the log anew, so a log that lies beside the file must bear a number a
-little above the one in the file, else it is of another database.
+little above the one in the file, else it is of another database. `whole` is 0 in the file and 1 in the log while a
+daemon works: when the log is gone, a file that says 1 has taken it in (any program that opens a database after a crash
+does that when it closes it), while one that says 0 has lost it.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,10 +19,12 @@ IN_USE: Final = "in_use"
 IDENTITY: Final = "identity"
 LIFE: Final = "life"
 LOG: Final = "log"
+WHOLE: Final = "whole"
 
 LOG_HEADER_BYTES: Final = 32
 _LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
 _SALT: Final = slice(16, 20)
+SALT_BYTES: Final = 4
 LOG_STARTS_MAX: Final = 1 << 20
 """How often one daemon may begin its log anew: at 16 MB each, 16 TB. A foreign log passes by chance once in 4,096."""
 
@@ -41,6 +46,12 @@ class Marks(NamedTuple):
     identity: int | None = None
     life: int | None = None
     log: int | None = None
+    whole: int | None = None
+
+    @property
+    def log_lost(self) -> bool:
+        """Whether the file alone, without a log beside it, has lost what was stored last."""
+        return self.in_use == 1 and self.whole == 0
 
 
 def log_file(path: str) -> Path:
@@ -63,7 +74,7 @@ def log_number(path: str) -> int | None:
 def read(db: sqlite3.Connection) -> Marks:
     """The marks of a database that has the table `meta`."""
     found = dict(db.execute(_READ).fetchall())
-    return Marks(*(found.get(name) for name in (IN_USE, IDENTITY, LIFE, LOG)))
+    return Marks(*(found.get(name) for name in (IN_USE, IDENTITY, LIFE, LOG, WHOLE)))
 
 
 def own_log(number: int | None, file: Marks, both: Marks) -> bool:
@@ -84,7 +95,7 @@ def own_log(number: int | None, file: Marks, both: Marks) -> bool:
 
 def born(db: sqlite3.Connection) -> None:
     """Give a database an identity of its own: a new one, or a copy, which must not take up the log of the first."""
-    db.execute("DELETE FROM meta WHERE name IN (?, ?)", (LIFE, LOG))
+    db.execute("DELETE FROM meta WHERE name IN (?, ?, ?)", (LIFE, LOG, WHOLE))
     db.execute(_SET_RANDOM, (IDENTITY,))
     db.execute(_SET, (IN_USE, 0))
 
@@ -99,9 +110,36 @@ def take(db: sqlite3.Connection, path: str) -> None:
     number = log_number(path)  # only now the log has one
     if number is not None:
         db.execute(_SET, (LOG, number))
+    part(db)
+
+
+def part(db: sqlite3.Connection) -> None:
+    """Let file and log differ in `whole`, after a checkpoint has made them the same."""
+    db.execute(_SET, (WHOLE, 0))
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    db.execute(_SET, (WHOLE, 1))
 
 
 def leave(db: sqlite3.Connection) -> None:
     """Mark the database as closed by its user."""
     db.execute(_SET, (IN_USE, 0))
+
+
+class LogWatch:
+    """Notices that SQLite has begun the log of an open database anew: all that was in it is in the file now."""
+
+    def __init__(self, path: str) -> None:
+        self._log = os.open(
+            log_file(path), os.O_RDONLY | os.O_CLOEXEC
+        )  # the same file until the database is closed
+        self._salt = b""
+        self.look()
+
+    def look(self) -> bool:
+        """Whether it has begun anew since the last look. One short read: this is asked after every commit."""
+        before, self._salt = self._salt, os.pread(self._log, SALT_BYTES, _SALT.start)
+        return self._salt != before
+
+    def close(self) -> None:
+        """Look no more."""
+        os.close(self._log)

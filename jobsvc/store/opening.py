@@ -171,12 +171,12 @@ def inspect(path: str) -> tuple[Found, Opened]:
         if number is None:
             raise
         file = None
-    if file is not None and file.marks.in_use and not marks.log_file(path).exists():
+    if file is not None and file.marks.log_lost and not marks.log_file(path).exists():
         raise StoreRefused(
             path,
             f"was not closed, and its write-ahead log {marks.log_file(path)} is gone, with all that was stored last; "
-            "put the log back beside it. If another program has opened the database since, it may have brought the log "
-            f"in: jobsvc db check --accept-missing-wal {path}",
+            "put the log back beside it, restore a backup, or go on without it: "
+            f"jobsvc db check --accept-missing-wal {path}",
         )
     look: Look = "immutable=1" if number is None else "mode=ro"
     with closing(open_look(path, look)) as both:

@@ -24,6 +24,7 @@ from jobsvc.store.connection import (
     connect,
     rollback,
 )
+from jobsvc.store.marks import LogWatch, part
 from jobsvc.store.opening import Opened, open_writer, wall_us
 from jobsvc.store.reads import Reads
 from jobsvc.store.session import Refused, Session, Short
@@ -67,6 +68,7 @@ class SqliteStore:
     def open(self) -> None:
         """Open or create the database, check and migrate it: `opened` tells. Raises `StoreRefused`."""
         self._db, self.opened = open_writer(self.path, self.durability, self._make, self._now_us)
+        self._log_watch = None if self.path == MEMORY else LogWatch(self.path)
         self._session = Session(self._db, unclean=self.opened.unclean)
         self.policies = self._session.policies
         self.reads = Reads(self._db, self.policies)
@@ -77,12 +79,18 @@ class SqliteStore:
         Raises:
             CannotWrite, sqlite3.Error: what was stored is kept, but the next start finds it as after a crash.
         """
+        self._unwatch()
         with self._refusing():
             close_writer(self._db, self.path)
 
     def abandon(self) -> None:
         """Close after a fatal failure: nothing more is written, as if the process had been killed."""
+        self._unwatch()
         abandon_writer(self._db, self.path)
+
+    def _unwatch(self) -> None:
+        if self._log_watch is not None:
+            self._log_watch.close()
 
     def take_refused(self) -> list[Refused]:
         """The writes of attempts that the last group's fences have refused, now the caller's."""
@@ -124,7 +132,19 @@ class SqliteStore:
             rollback(self._db)
             self._session.forget()
             raise
+        if self._log_watch is not None and self._log_watch.look():
+            self._part(self._log_watch)
         return answers
+
+    def _part(self, log: LogWatch) -> None:
+        """A checkpoint has been made: the file must not say any more that it has taken in the log."""
+        try:
+            part(self._db)
+        except sqlite3.Error as error:
+            # What was asked for is committed. Without space the mark has to wait for the next checkpoint.
+            if cannot_write(error, self.path) is None:
+                raise
+        log.look()
 
     def _apply(self, calls: Sequence[Call], *, each: bool) -> list[Any]:
         joined: dict[str, list[Any]] = {}

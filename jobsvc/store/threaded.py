@@ -88,6 +88,8 @@ class ThreadedStore(StoreFace):
             await self._pool.stop()
             for connection in self._reader_connections:
                 connection.close()
+            if self._writer.ident is None:  # a stop that came before `open`
+                return
             self._inbox.put(None)
             await self._ended
             self._writer.join()

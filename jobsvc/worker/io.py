@@ -226,16 +226,17 @@ def main() -> None:
     worker = IoWorker(loop, channel, config.threads, codes)
     channel.on_messages, channel.on_lost = worker.messages, worker.lost
     channel.outbox.post(manifest)
-    os.register_at_fork(after_in_child=partial(_forsake, channel_fd))
+    os.register_at_fork(after_in_child=partial(_forsake, [channel_fd]))
     reactor = _reactor()
     reactor.callWhenRunning(_default_signals)
     reactor.run()
 
 
-def _forsake(channel_fd: int) -> None:
+def _forsake(channel_fds: list[int]) -> None:
     """In a child that a task's code has forked: it is no worker, and what it prints goes to the pipes."""
     uncapture()
-    os.close(channel_fd)
+    while channel_fds:  # once: when it forks in its turn, the number is another's
+        os.close(channel_fds.pop())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from jobsvc.model.frames import Deframer, Message, ToWorker, encode
@@ -80,7 +81,8 @@ class Link:
     def arm(self, after_s: float = RESULT_HOLD_S) -> None:
         """Have `read` flush after so many seconds, whatever happens until then. Runs on any thread."""
         if self._sooner(after_s):
-            os.eventfd_write(self._bell, 1)
+            with suppress(BlockingIOError):  # a task has written on it: it rings already
+                os.eventfd_write(self._bell, 1)
 
     def expect(self, after_s: float) -> None:
         """The same, for the thread that reads: it need not be woken."""
@@ -123,6 +125,10 @@ class Link:
                     return messages
 
     def close(self) -> None:
-        """Give the descriptors back: for a forked child, which is no worker, and for tests."""
-        os.close(self._bell)
+        """Give the descriptors back: for a forked child, which is no worker, and for tests. Once, though it may fork in
+        its turn: their numbers are another's by then.
+        """  # fmt: skip
+        if self._bell >= 0:
+            os.close(self._bell)
+            self._bell = -1
         self._sock.close()

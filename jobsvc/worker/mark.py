@@ -6,8 +6,12 @@ F2, free of Twisted. After the worker's death the daemon reads from it who ran; 
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 
 from jobsvc.model.marks import MARK
+
+F_SEAL_FUTURE_WRITE = 0x10
+"""From linux/fcntl.h (Linux 5.1): `write` fails from now on, the page that is mapped already stays writable."""
 
 
 class Mark:
@@ -23,8 +27,12 @@ class Mark:
     def __init__(self, fd: int | None) -> None:
         self._page = mmap.mmap(-1 if fd is None else fd, MARK.size)
         if fd is not None:
+            import fcntl
             import os
 
+            # The page keeps a descriptor of its own, and tasks may write on any that they find: the mark would lie.
+            with suppress(OSError):  # an older kernel
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
             os.close(fd)
         self._pack = MARK.pack_into
         self._no = memoryview(self._page).cast("q")  # faster than `pack_into` where there is nothing to pack

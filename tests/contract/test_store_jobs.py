@@ -288,7 +288,7 @@ def test_the_table_of_states_refuses_too(held: Held) -> None:
     assert held(held.store.settle([end_of(job, "expired")])) == [False]
     assert held(held.store.step([step_of(job, "stopping", reason="cancel_asked")])) == [True]
     stopping = held.row(job)
-    assert held(held.store.step([step_of(stopping, "stopping")])) == [False]
+    assert held(held.store.settle([end_of(stopping, "expired")])) == [False]
     assert held(held.store.settle([end_of(stopping, "cancelled")])) == [True]
     assert held.event_numbers(job) == [2, 3, 4]
 

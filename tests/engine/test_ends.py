@@ -148,7 +148,7 @@ def test_the_third_loss_fails_a_job(rig: Rig) -> None:
         worker.begin(job)
         worker.lose()
         assert rig.get(job).losses == n
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
     assert rig.get(job).attempt == 1
 
 
@@ -169,7 +169,7 @@ def test_what_must_not_run_twice_is_failed_when_it_is_cut_off(rig: Rig, death: D
     worker.begin(job)
     worker.die(msgspec.structs.replace(death))
     rig.worker("io")
-    assert (rig.state(job)[0], rig.error(job).kind) == ("failed", "lost")
+    assert (rig.state(job), rig.error(job).kind) == (("failed", "lost"), "lost")
 
 
 def test_what_must_not_run_twice_runs_when_it_had_not_begun(rig: Rig) -> None:
@@ -323,3 +323,23 @@ def test_nobody_is_blamed_for_an_io_worker_that_was_killed_for_want_of_memory(ri
     for job in jobs:
         assert other.has(job)
         assert (rig.get(job).attempt, rig.get(job).losses) == (1, 1)
+
+
+def test_a_program_that_was_killed_from_elsewhere_is_a_loss(rig: Rig) -> None:
+    """As with workers: it runs again uncounted, and the third loss ends it; with on_lost=fail the first."""
+    worker = rig.worker("command")
+    job = rig.submit("cat", {"path": "/x"})
+    for _ in range(LOSSES_MAX):
+        assert rig.state(job)[0] == "running"
+        worker.begin(job)
+        worker.fail(job, "lost", message="cat was ended by SIGKILL")
+    assert (rig.state(job)[0], rig.error(job).kind, rig.get(job).epoch) == ("failed", "lost", LOSSES_MAX)
+    job = rig.submit("cat", {"path": "/x"}, on_lost="fail")
+    worker.begin(job)
+    worker.fail(job, "lost")
+    assert (rig.error(job).kind, rig.get(job).epoch) == ("lost", 1)
+    job = rig.submit("cat", {"path": "/x"})
+    worker.begin(job)
+    result_of(rig.cancel(job))
+    worker.fail(job, "lost")
+    assert rig.state(job)[0] == "cancelled", "it was asked to stop, and has stopped"

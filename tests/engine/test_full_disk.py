@@ -10,6 +10,7 @@ from jobsvc.engine.writes import FULL_S, RETRY_S
 from tests.engine.fakes import Slow, at_once, error_of, result_of
 
 if TYPE_CHECKING:
+    from jobsvc.ports import WorkerKind
     from tests.conftest import FlushFailures
 
 
@@ -31,6 +32,50 @@ def test_cancel_and_a_full_disk(slow: Slow) -> None:
     assert rig.state(job) == ("succeeded", None)
     assert [event.seq for event in rig.read(job)] == [1, 2, 3]
     assert rig.free()
+
+
+def test_timeout_and_cancel_and_a_full_disk(slow: Slow) -> None:
+    """F32: the cancel is refused, and what was asked before stands: it times out and is tried again."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("watched", timeouts={"idle": None})
+    worker.begin(job)
+    rig.clock.advance(5)
+    assert rig.state(job) == ("stopping", "timeout")
+    store.held = True
+    cancelled = rig.cancel(job, "now")
+    store.fail_next()
+    store.pump()
+    assert error_of(cancelled).code == "disk_full"
+    assert rig.state(job) == ("stopping", "timeout")
+    assert worker.killed == []
+    worker.fail(job, "cancelled")
+    store.settle_down()
+    assert rig.state(job) == ("retrying", "retry")
+    assert [event.seq for event in rig.read(job)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("task", "kind"), [("watched", "cpu"), ("stubborn", "io")])
+def test_what_waits_for_the_disk_is_not_idle(slow: Slow, task: str, kind: WorkerKind) -> None:
+    """F32: its silence is ours; once there is space the idle timeout counts from there."""
+    rig, store = at_once(slow)
+    worker = rig.worker(kind)
+    job = rig.submit(task, timeouts={"run": None, "idle": 2}, retries=0)
+    worker.begin(job)
+    store.held = True
+    store.fail_next(20)
+    worker.items(job, 1)
+    for _ in range(20):
+        store.pump()
+        rig.clock.advance(1)
+    assert rig.state(job) == ("running", None)
+    store.settle_down()
+    store.held = False
+    rig.clock.advance(1.9)
+    assert rig.state(job) == ("running", None)
+    rig.clock.advance(2)
+    rig.clock.advance(0.2)
+    assert rig.state(job) != ("running", None)
 
 
 def test_cancel_and_death_and_a_full_disk(slow: Slow) -> None:
@@ -113,7 +158,7 @@ def test_chunks_and_a_full_disk(slow: Slow) -> None:
     assert not rig.engine.disk_full
 
 
-@pytest.mark.parametrize(("on_lost", "state"), [("retry", ("queued", "lost")), ("fail", ("failed", None))])
+@pytest.mark.parametrize(("on_lost", "state"), [("retry", ("queued", "lost")), ("fail", ("failed", "lost"))])
 def test_results_beyond_what_memory_may_hold_on_a_full_disk(
     slow: Slow, monkeypatch: pytest.MonkeyPatch, on_lost: str, state: tuple[str, str | None]
 ) -> None:

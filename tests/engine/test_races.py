@@ -303,6 +303,36 @@ def test_two_cancels_at_once(slow: Slow) -> None:
     assert len(worker.killed) == 1
 
 
+@pytest.mark.parametrize("end", ["gives up", "returns", "dies", "snoozes"])
+def test_timeout_and_cancel_and_end(slow: Slow, end: str) -> None:
+    """The cancel is on the disk before it is answered, whatever the job was stopping for; its end waits for that."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("watched", timeouts={"idle": None})
+    worker.begin(job)
+    store.held = True
+    rig.clock.advance(5)
+    assert store.kinds == ["step"]
+    cancelled, again = rig.cancel(job), rig.cancel(job, "now")
+    store.pump()
+    assert not cancelled.called
+    assert store.kinds == ["step"], "one for both cancels"
+    {
+        "gives up": lambda: worker.fail(job, "cancelled"),
+        "returns": lambda: worker.succeed(job, b"1"),
+        "dies": worker.crash,
+        "snoozes": lambda: worker.snooze(job, 60),
+    }[end]()
+    assert store.kinds == ["step"]
+    store.pump()
+    assert [result_of(answer)[0].reason for answer in (cancelled, again)] == ["cancel_asked"] * 2
+    store.settle_down()
+    assert rig.state(job)[0] == ("succeeded" if end == "returns" else "cancelled")
+    assert rig.states(job)[:3] == ["running", "stopping", "stopping"]
+    assert [event.seq for event in rig.read(job)] == [1, 2, 3, 4, 5]
+    assert rig.free()
+
+
 def test_a_requeue_and_the_next_claim_in_one_group(slow: Slow) -> None:
     """The next attempt comes into memory before the last one leaves it, and stays there."""
     rig, store = at_once(slow)

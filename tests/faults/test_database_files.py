@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from jobsvc.store import marks
 from jobsvc.store.connection import StoreRefused
 from tests.contract.store_harness import NOW, job_of
 from tests.faults import files
@@ -123,6 +126,36 @@ def test_killed_between_the_first_write_and_its_checkpoint(file: Path) -> None:
     assert again.opened.unclean
     again.close()
     assert count(file) == 200
+
+
+def test_another_program_that_looked_after_a_crash_does_no_harm(file: Path) -> None:
+    """It brings the log into the file and removes it, as SQLite does when the last one closes: nothing is lost."""
+    crashed(file, 3)
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert not log_of(file).exists()
+    store = opened(file)
+    assert store.opened.unclean
+    store.close()
+    assert count(file) == 150
+
+
+@pytest.mark.parametrize("jobs", [10, 30_000])
+def test_a_log_is_missed_however_much_was_stored(file: Path, jobs: int) -> None:
+    """F37: also after SQLite has made a checkpoint and begun the log anew; but not when it was brought in."""
+    store = opened(file)
+    begun = marks.log_number(str(file))
+    for _ in range(jobs // 10):
+        store.submit([job_of(args=b"x" * 400) for _ in range(10)])
+    assert (marks.log_number(str(file)) != begun) == (jobs > 10)
+    store.abandon()
+    log = log_of(file).read_bytes()
+    log_of(file).unlink()
+    with pytest.raises(StoreRefused, match="is gone"):
+        opened(file)
+    log_of(file).write_bytes(log)
+    opened(file).close()
+    assert count(file) == jobs
 
 
 def test_a_log_that_began_anew_is_its_own(file: Path) -> None:

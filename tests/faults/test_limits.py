@@ -108,6 +108,7 @@ def test_memory_hog_ends_alone(start_daemon: StartDaemon, wheel_env: WheelEnv) -
         if group is not None:
             hogs = [("hog", [], 2), ("hog_program", [], 1)]
             script = f'echo $$ > {group}/cgroup.procs && exec {wheel_env.program("twistd")} "$@"'
+            # Whole paths stand for themselves.
             launcher["launcher"] = ("/bin/sh", "-c", script, "sh", "-n", "--pidfile=")
         daemon = start_daemon(TASKS, "--cpu-workers", "2", **launcher)
         beside = [daemon.submit(task, "gate")["id"] for task in ("held", "held_thread")]

@@ -19,10 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 import httpx2
 import pytest
 
-from tests.integration.processes import OutputLog, command_line, kill_process, processes_in
+from tests.integration.processes import OutputLog, alive, command_line, kill_process, processes_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 START_DEADLINE_S = 30.0
 """Four interpreters on two busy cores start in well under this."""
@@ -353,6 +353,15 @@ class Daemon:
         """SIGKILL, as a crash or the OOM killer would; its workers must end by themselves."""
         self.process.kill()
         return self.wait_exit()
+
+    def wait_end_of(self, pids: Iterable[int], deadline_s: float = ORPHAN_DEADLINE_S) -> None:
+        """Wait until none of these processes runs, when the daemon itself has ended already."""
+        assert self._log is not None, "start() first"
+        give_up_at = monotonic() + deadline_s
+        while left := [pid for pid in pids if alive(pid)]:
+            if monotonic() > give_up_at:
+                pytest.fail("still there: " + ", ".join(f"{pid}: {command_line(pid)}" for pid in left))
+            self._log.wait_change()
 
     def wait_no_orphans(self, deadline_s: float = ORPHAN_DEADLINE_S) -> None:
         """Fail if a process that works in the daemon's folder outlived the daemon by more than the deadline.

@@ -71,6 +71,30 @@ def processes_in(folder: Path) -> list[int]:
     return sorted(pids)
 
 
+def state_of(pid: int) -> tuple[str, int]:
+    """The state of a process as one letter, X when it is gone, and its parent's pid."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return "X", 0
+    return fields[0], int(fields[1])
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, or could: it is there and no zombie."""
+    return state_of(pid)[0] not in "ZX"
+
+
+def zombies_of(*parents: int) -> list[int]:
+    """Ended children for which these processes have not asked."""
+    found = [
+        (int(entry.name), state_of(int(entry.name)))
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal()
+    ]
+    return [pid for pid, (state, parent) in found if state == "Z" and parent in parents]
+
+
 def command_line(pid: int) -> str:
     """The command line of a process, for messages."""
     try:

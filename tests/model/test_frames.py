@@ -36,6 +36,7 @@ from jobsvc.model.frames import (
     Start,
     ToWorker,
     encode,
+    head,
     split,
 )  # fmt: skip
 from jobsvc.model.limits import FRAME_MAX_BYTES, PART_BYTES, RESULT_MAX_BYTES
@@ -80,7 +81,7 @@ TO: list[Message] = [
 
 
 def framed(text: bytes, *, parts: bool = False) -> bytes:
-    return (len(text) | parts << 31).to_bytes(4, "big") + text
+    return head(len(text) | parts << 31) + text
 
 
 def payload(*messages: Message, parts: bool = False) -> bytes:
@@ -173,12 +174,14 @@ def test_the_largest_result_travels() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        bytes(4),
-        (FRAME_MAX_BYTES + 1).to_bytes(4, "big"),
-        b"\xff\xff\xff\xff",
-        payload()[:4] + b"\xc1",
-        b"\x00\x00\x00\x01\x01",
-        b"\x00\x00\x00\x02\xa1x",
+        head(0),
+        head(FRAME_MAX_BYTES + 1),
+        head(0xFFFFFFFF),
+        b"\x00\x00\x10\x00\x00\x00\x10\x00",
+        b"\x00\xff\xfe\x1b[31m and so on",
+        payload()[:8] + b"\xc1",
+        head(1) + b"\x01",
+        head(2) + b"\xa1x",
         payload(Ping(1)),  # this side does not send that
         framed(msgspec.msgpack.encode([[99, 1]])),
         framed(msgspec.msgpack.encode([[3, "x", 1, 1]])),
@@ -191,6 +194,8 @@ def test_the_largest_result_travels() -> None:
         "empty",
         "too long",
         "far too long",
+        "a length alone",
+        "what a task wrote",
         "no payload type",
         "a number",
         "a text",
@@ -236,7 +241,7 @@ def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
 @given(st.binary(min_size=1, max_size=60))
 def test_noise_of_a_right_length_is_refused_or_a_list_of_messages(text: bytes) -> None:
     try:
-        out = Deframer(FromWorker).feed(len(text).to_bytes(4, "big") + text)
+        out = Deframer(FromWorker).feed(framed(text))
     except FrameError:
         return
     assert all(isinstance(message, Message) for message in out)

@@ -54,7 +54,7 @@ def test_only_running_jobs_succeed_and_only_waiting_jobs_expire() -> None:
     assert set(sources("succeeded")) == set(ACTIVE)
     assert set(sources("expired")) == set(WAITING)
     assert sources("running") == ("queued",)
-    assert sources("stopping") == ("running",)
+    assert sources("stopping") == ("running", "stopping")
     assert sources("queued", ("running", "stopping")) == ("running", "stopping")
 
 
@@ -64,8 +64,8 @@ def test_a_running_job_is_cancelled_only_by_way_of_stopping() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_nothing_changes_into_itself(state: State) -> None:
-    assert not allowed(state, state)
+def test_only_the_reason_of_stopping_changes_without_a_change_of_state(state: State) -> None:
+    assert allowed(state, state) == (state == "stopping")
 
 
 def test_every_way_says_who_may_take_it_and_when() -> None:

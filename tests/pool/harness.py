@@ -140,6 +140,7 @@ class FakeWorker:
         kind: HostKind = "cpu",
         module: str = "m",
         stall: Callable[[], float] = time.monotonic,
+        sweep: Sweep = nothing_left,
         **more: Any,
     ) -> None:
         self.record = RecordingOwner()
@@ -147,7 +148,7 @@ class FakeWorker:
         self.process = WorkerProcess(
             worker_id=f"{kind}-1@{BOOT[:8]}",
             plan=plan,
-            launcher=launcher(**more),
+            launcher=launcher(sweep, **more),
             started_us=0,
             monotonic=stall,
             owner=_Owner(self.record),

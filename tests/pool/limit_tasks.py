@@ -70,12 +70,19 @@ def have_threads(count: int) -> int:
 
 
 @task(executor="process", limits={"max_rss": "128M"})
-def have_hogs(count: int, size: int) -> Iterator[list[int]]:
-    """Children, each within the limit."""
+def have_hogs(count: int, size: int, *, far: bool) -> Iterator[list[int]]:
+    """Children, each within the limit; `far`: orphans in sessions of their own."""
+    words = [sys.executable, "-c", HOLD, str(size)]
+    start = "setsid" if far else "exec"
+    end = "<&0 & echo $!" if far else ""
     hogs = [
-        subprocess.Popen([sys.executable, "-c", HOLD, str(size)], stdin=subprocess.PIPE) for _ in range(count)
-    ]
-    yield [hog.pid for hog in hogs]
+        subprocess.Popen(
+            ["sh", "-c", f'{"" if far else "echo $$; "}{start} "$@" {end}', "sh", *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+    yield [int(hog.stdout.readline()) for hog in hogs if hog.stdout is not None]
     signal.pause()
 
 

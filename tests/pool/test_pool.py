@@ -115,7 +115,7 @@ async def test_jobs_run_on_all_three_kinds(engine: Engine) -> None:
     assert (await engine.run("command", "echo", b'{"word":"hello"}', "command", 3)).body == b'{"code":0}'
     assert engine.items() == ["hello"]
     rows = {row["kind"]: row for row in engine.pool.workers()}
-    assert rows["cpu"]["id"] == "cpu-1@01234567"
+    assert rows["cpu"]["id"] == f"cpu-1@{BOOT[:8]}"
     assert rows["io"]["slots"] == {"loop": 8, "thread": 2}
     assert [row["state"] for row in rows.values()] == ["ready"] * 3
     for kind in ("io", "cpu"):
@@ -135,9 +135,9 @@ async def test_a_worker_that_exits_is_replaced(engine: Engine) -> None:
     await engine.started()
     engine.worker("cpu").send([start("leave", 1, b'{"status":9}')])
     await engine.until(lambda: engine.deaths)
-    death = engine.deaths["cpu-1@01234567"]
+    death = engine.deaths[f"cpu-1@{BOOT[:8]}"]
     assert (death.how, death.exit and death.exit.code, death.running) == ("exit", 9, (1, 1))
-    await engine.until(lambda: "cpu-2@01234567" in engine.workers)
+    await engine.until(lambda: f"cpu-2@{BOOT[:8]}" in engine.workers)
     assert (await engine.run("cpu", "add", b'{"a":1,"b":2}', "process", 2)).body == b"3"
 
 
@@ -164,7 +164,7 @@ async def test_a_reload_brings_new_code_and_leaves_running_jobs_alone(engine: En
     (folder / "pool_tasks.py").write_text(text + "\n\n@task\ndef extra() -> None: ...\n")
     report = await engine.pool.reload().addTimeout(WAIT_S, reactor())
     assert (report.added, report.removed, report.changed) == (["extra"], [], [])
-    assert {worker.id for worker in engine.retiring} == {"io-1@01234567", "cpu-1@01234567"}
+    assert {worker.id for worker in engine.retiring} == {f"io-1@{BOOT[:8]}", f"cpu-1@{BOOT[:8]}"}
     assert (await engine.run("cpu", "add", b'{"a":5,"b":2}', "process", 2)).body == b"10"
     assert [result.no for result in engine.of(Result)] == [2], "the old job still runs"
     fifo.write_text("go on")

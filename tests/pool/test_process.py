@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import msgspec
 import pytest
@@ -102,7 +103,7 @@ async def test_a_dead_workers_children_do_not_outlive_it() -> None:
     await worker.death()
     child, grandchild, _ = worker.record.items()
     await gone(child, grandchild)
-    os.kill(worker.record.items()[2], 9)  # it has left the session: later work of the guard
+    os.kill(worker.record.items()[2], 9)  # it has left the session: the guard's work
 
 
 @pytest.mark.parametrize("deed", ["talk_nonsense", "hang_up"])
@@ -148,6 +149,22 @@ async def test_an_io_worker_that_stalls_is_killed(monkeypatch: pytest.MonkeyPatc
     await pause(0.4)
     assert worker.record.deaths == [], "it answers"
     worker.process.send([start("hang")])
+    death = await worker.death()
+    assert (death.how, death.running) == ("stalled", (1, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cpu_worker_that_is_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only looked at: it answers nothing while it computes, and is left alone unless a signal has stopped it."""
+    monkeypatch.setattr("jobsvc.pool.pulse.PING_S", 0.01)
+    monkeypatch.setattr("jobsvc.pool.pulse.STALL_S", 0.2)
+    worker = await FakeWorker().started()
+    worker.process.ready()
+    worker.process.send([start("hang")])
+    await pause(0.4)
+    assert worker.record.deaths == [], "it runs, however long"
+    assert worker.process.pid is not None
+    os.kill(worker.process.pid, signal.SIGSTOP)
     death = await worker.death()
     assert (death.how, death.running) == ("stalled", (1, 1))
 

@@ -33,6 +33,7 @@ UNFENCED = {
     "CLAIM": ("queued → running: makes the epoch", [sql.CLAIM]),
     "move": ("waiting, by operator or client", [sql.move(to, WAITING) for to in MOVES]),
     "WAKE": ("scheduled or retrying → queued: their time has come", [sql.WAKE]),
+    "SHIFT_RETRIES": ("retrying, due at another moment: the wall clock was set", [sql.SHIFT_RETRIES]),
     "EXPIRE": ("waiting → expired", [sql.EXPIRE]),
     "ORPHANS_GONE": (
         "retrying, due earlier: the thread it waited for ended with its daemon",

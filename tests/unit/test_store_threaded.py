@@ -228,3 +228,11 @@ def test_a_database_that_cannot_be_used_fails_the_open(tmp_path: Path) -> None:
         reactor.wait(store.open())
     store._writer.join(ANSWER_S)
     assert not store._writer.is_alive()
+
+
+def test_close_of_a_store_that_was_never_opened(tmp_path: Path) -> None:
+    """A stop may come before the start has got so far; it waits for nothing, and makes no file."""
+    reactor = PumpedReactor()
+    store = ThreadedStore(str(tmp_path / "jobs.db"), "power", reactor.provided, lambda _: None)
+    reactor.wait(store.close())
+    assert list(tmp_path.iterdir()) == []

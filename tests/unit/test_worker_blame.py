@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import weakref
 from typing import TypeVar
+
+import pytest
 
 from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
 from jobsvc.worker.blame import exit_status, task_error
@@ -59,3 +63,26 @@ def test_exit_counts_as_a_crash() -> None:
     error = task_error(SystemExit("words"))
     assert error.exit is not None
     assert (error.kind, error.exit.code) == ("crashed", 1)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "no descriptor")])
+def test_what_a_job_holds_is_let_go_before_its_error_is_told(error: Exception) -> None:
+    """To tell that memory or descriptors are used up takes some of either."""
+
+    class Held:
+        pass
+
+    left: list[weakref.ref[Held]] = []
+
+    def use_up() -> None:
+        held = Held()
+        left.append(weakref.ref(held))
+        raise error
+
+    try:
+        use_up()
+    except Exception as caught:  # noqa: BLE001 - any of them
+        told = task_error(caught)
+        assert left[0]() is None
+        assert told.traceback is not None
+        assert "in use_up" in told.traceback

@@ -27,7 +27,7 @@ def workers() -> Iterator[dict[str, WorkerHarness]]:
     """One worker of each kind for all that leave it as they found it."""
     started = {kind: WorkerHarness(kind, ("again",)) for kind in ("cpu", "io")}
     for worker in started.values():
-        assert worker.ready().error is None
+        assert worker.ready().errors == {}
     yield started
     for worker in started.values():
         worker.close()

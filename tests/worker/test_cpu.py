@@ -215,7 +215,7 @@ def test_end_of_the_channel_ends_the_worker(cpu: WorkerHarness, tmp_path: Path) 
 
 def test_what_is_no_frame_ends_the_worker(cpu: WorkerHarness) -> None:
     """A broken peer is not worked for."""
-    cpu.sock.sendall(b"\xff\xff\xff\xff")
+    cpu.sock.sendall(b"\xff" * 8)
     status, _, err = cpu.end()
     assert status == 1
     assert "no frame" in err
