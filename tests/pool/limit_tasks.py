@@ -73,11 +73,12 @@ def have_threads(count: int) -> int:
 def have_hogs(count: int, size: int, *, far: bool) -> Iterator[list[int]]:
     """Children, each within the limit; `far`: orphans in sessions of their own."""
     words = [sys.executable, "-c", HOLD, str(size)]
-    start = "setsid" if far else "exec"
-    end = "<&0 & echo $!" if far else ""
+    # What a shell puts into the background gets /dev/null for its stdin, whatever its own is.
+    start = "exec 3<&0; setsid" if far else "echo $$; exec"
+    end = "<&3 & echo $!" if far else ""
     hogs = [
         subprocess.Popen(
-            ["sh", "-c", f'{"" if far else "echo $$; "}{start} "$@" {end}', "sh", *words],
+            ["sh", "-c", f'{start} "$@" {end}', "sh", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
         for _ in range(count)
