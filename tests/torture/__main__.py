@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from random import SystemRandom
 from tempfile import mkdtemp
 
 from tests.torture.plan import draw
-from tests.torture.report import GREEN, keep
+from tests.torture.report import GREEN, VOID, keep
 from tests.torture.run import CLIENTS, Run
 from tests.torture.sut import ROOT
 
@@ -37,9 +38,12 @@ def main(words: list[str] | None = None) -> int:
     # On a real disk: in memory, a flush would cost nothing.
     REPORTS.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix="run-", dir=REPORTS))
-    report = Run(
-        draw(seed, given.jobs, given.kills), folder, given.source.resolve(), given.clients
-    ).carry_out()
+    run = Run(draw(seed, given.jobs, given.kills), folder, given.source.resolve(), given.clients)
+    try:
+        report = run.carry_out()
+    except Exception:  # noqa: BLE001 - a run that broke off itself says nothing about the product
+        traceback.print_exc()
+        return VOID
     page = keep(report, REPORTS)
     sys.stdout.write(f"{report.page()}\nkept as {page}\n")
     if report.status == GREEN and not given.keep_data:

@@ -136,7 +136,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
                 "INTERRUPTED: Final = f\"SELECT {job_array()} FROM jobs WHERE state='stopping'\"",
             ),
         ),
-        scenarios.killed_while_running,
+        scenarios.forgotten_while_running,
         frozenset(("C1",)),
     ),
     "on-lost-ignored": Mutant(

@@ -12,6 +12,7 @@ from typing import Final
 from tests.torture.plan import DeedKind, DeedSpec
 from tests.torture.processes import everyone, guard_of, send, workers_of
 from tests.torture.records import Deed
+from tests.torture.report import NOT_REACHED
 from tests.torture.sut import Sut
 
 CRASH_WAIT_S: Final = 6.0
@@ -74,8 +75,7 @@ class Nemesis:
             if not hit:
                 self._sut.kill()
         self._sut.start()
-        # One that was not passed often enough was killed all the same: a kill, though not at that point.
-        return True, spec.wish if hit else f"{spec.wish} not reached"
+        return True, spec.wish if hit else f"{spec.wish}: {NOT_REACHED}"
 
     def _kill_worker(self, spec: DeedSpec) -> tuple[bool, str]:
         workers = workers_of(self._sut.pid, self._sut.life.name)

@@ -20,6 +20,7 @@ from tests.torture.plan import KILLS, Plan
 KEPT: Final = 50
 GREEN, VIOLATED, VOID = 0, 1, 2
 """Exit statuses. A void run has tested too little to say anything, and is never green."""
+NOT_REACHED: Final = "crash point not reached"
 LOAD_MIN: Final = 0.95
 KILLS_MIN: Final = 0.9
 """Shares of what was planned below which a run is void."""
@@ -93,6 +94,9 @@ def report_of(
     deeds: dict[str, int] = {}
     for deed in evidence.deeds:
         deeds[deed.kind] = deeds.get(deed.kind, 0) + deed.hit
+        if NOT_REACHED in deed.detail:
+            # It was killed all the same, which is a kill, though not at the point.
+            deeds[NOT_REACHED] = deeds.get(NOT_REACHED, 0) + 1
     return Report(
         seed=plan.seed,
         verdict="violated" if broken else "void" if void else "green",

@@ -109,7 +109,7 @@ def test_good_history_is_green() -> None:
     assert (counts["C4"]["unclear_keys"], counts["C4"]["had_been_stored"]) == (1, 1)
     assert counts["C9"]["ran_twice_or_more"] == 1
     assert counts["C12"]["daemon_kills"] == 1
-    assert counts["C12"]["ready_s_max"] == 0.8
+    assert counts["C12"]["ready_s_max"] == 1.0
     assert (counts["C12"]["interrupted"], counts["C12"]["started_again_s_max"]) == (1, 1.5)
     assert counts["C13"]["subscriptions"] == 2
 

@@ -23,6 +23,7 @@ STEP_S = 0.03
 SLEEPER = "sleep 600 &"
 
 _file = os.open(os.environ["TORTURE_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+_folder = Path(os.environ["TORTURE_EFFECTS"]).parent
 _nobody = threading.Event()  # never set: a pause that needs no clock of its own
 
 
@@ -47,7 +48,14 @@ def answer(ctx: Context, mark: str, n: int) -> dict[str, Any]:
     return {"mark": mark, "value": 3 * n + 1, "epoch": ctx.epoch}
 
 
-def _work(ctx: Context, mark: str, n: int, seconds: float, *, deaf: bool = False) -> dict[str, Any]:
+def _goes_on(until: float, gate: str) -> bool:
+    """Whether the time is not up, or the gate (a file beside the effects) is not open yet."""
+    return not (_folder / gate).exists() if gate else time.monotonic() < until
+
+
+def _work(
+    ctx: Context, mark: str, n: int, seconds: float, gate: str, *, deaf: bool = False
+) -> dict[str, Any]:
     say("start", mark, ctx)
     until = time.monotonic() + seconds
     while True:
@@ -55,7 +63,7 @@ def _work(ctx: Context, mark: str, n: int, seconds: float, *, deaf: bool = False
         if ctx.cancelled and not deaf:
             say("end", mark, ctx, "stopped")
             raise Cancelled
-        if time.monotonic() >= until:
+        if not _goes_on(until, gate):
             break
         _nobody.wait(STEP_S)
     say("end", mark, ctx, "returned")
@@ -63,19 +71,19 @@ def _work(ctx: Context, mark: str, n: int, seconds: float, *, deaf: bool = False
 
 
 @task(executor="process")
-def on_process(ctx: Context, mark: str, n: int, seconds: float = 0) -> dict[str, Any]:
-    """Returns after a while; stops when asked."""
-    return _work(ctx, mark, n, seconds)
+def on_process(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
+    """Returns after a while, or when its gate is open; stops when asked."""
+    return _work(ctx, mark, n, seconds, gate)
 
 
 @task
-def on_thread(ctx: Context, mark: str, n: int, seconds: float = 0) -> dict[str, Any]:
+def on_thread(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """The same on a thread."""
-    return _work(ctx, mark, n, seconds)
+    return _work(ctx, mark, n, seconds, gate)
 
 
 @task
-async def on_loop(ctx: Context, mark: str, n: int, seconds: float = 0) -> dict[str, Any]:
+async def on_loop(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """The same as a coroutine, with items on its stream."""
     say("start", mark, ctx)
     until = time.monotonic() + seconds
@@ -83,7 +91,7 @@ async def on_loop(ctx: Context, mark: str, n: int, seconds: float = 0) -> dict[s
         while True:
             say("effect", mark, ctx)
             ctx.emit(n)
-            if time.monotonic() >= until:
+            if not _goes_on(until, gate):
                 break
             await asyncio.sleep(STEP_S)
     except asyncio.CancelledError:
@@ -94,21 +102,21 @@ async def on_loop(ctx: Context, mark: str, n: int, seconds: float = 0) -> dict[s
 
 
 @task(executor="process")
-def deaf(ctx: Context, mark: str, n: int, seconds: float) -> dict[str, Any]:
+def deaf(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """Does not hear that it should stop."""
-    return _work(ctx, mark, n, seconds, deaf=True)
+    return _work(ctx, mark, n, seconds, gate, deaf=True)
 
 
 @task
-def deaf_thread(ctx: Context, mark: str, n: int, seconds: float) -> dict[str, Any]:
+def deaf_thread(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """The same on a thread, which cannot be killed."""
-    return _work(ctx, mark, n, seconds, deaf=True)
+    return _work(ctx, mark, n, seconds, gate, deaf=True)
 
 
 @task(executor="process", on_lost="fail")
-def once(ctx: Context, mark: str, n: int, seconds: float) -> dict[str, Any]:
+def once(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """Must not be started twice."""
-    return _work(ctx, mark, n, seconds)
+    return _work(ctx, mark, n, seconds, gate)
 
 
 @task(executor="process")
@@ -123,10 +131,10 @@ def flaky(ctx: Context, mark: str, n: int, failures: int) -> dict[str, Any]:
 
 
 @task(executor="process")
-def leaver(ctx: Context, mark: str, n: int, seconds: float) -> dict[str, Any]:
+def leaver(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") -> dict[str, Any]:
     """Leaves a process behind that has left session and parent: nothing but its environment tells whose it is."""
     subprocess.run(["setsid", "sh", "-c", SLEEPER], check=True, stdout=subprocess.DEVNULL)
-    return _work(ctx, mark, n, seconds)
+    return _work(ctx, mark, n, seconds, gate)
 
 
 program = command(
