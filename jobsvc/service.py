@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import secrets
 import shutil
 import signal
 import sys
 import threading
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from time import time_ns
@@ -26,15 +24,15 @@ from uuid import uuid4
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
+from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
@@ -88,7 +86,7 @@ class Daemon(Service):
         self._reactor: Any = reactor
         self._owns_process = owns_process
         self._background = Background()
-        self._ports: list[IListeningPort] = []
+        self._listeners = Listeners(reactor)
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
@@ -153,36 +151,12 @@ class Daemon(Service):
             raise _refusal(str(error)) from None
         self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
         self.api = cast("Api", self.site.application)
-        for description in self.config.listen:
-            self._listen(description)
-        self._reactor.callWhenRunning(self._begin)
-
-    def _listen(self, description: str) -> None:
-        problem: list[Failure] = []
-        self._check_reach(description, _interface(description))
         try:
-            listening = serverFromString(self._reactor, description).listen(self.site)
-        except LookupError:
-            raise _refusal(
-                f"--listen {description}: no such socket was handed over by systemd (LISTEN_FDS)"
-            ) from None
-        except (ValueError, TypeError) as error:
-            raise _refusal(f"--listen {description}: {error}") from None
-        listening.addCallbacks(self._ports.append, problem.append)
-        if problem:
-            raise _refusal(f"--listen {description}: {problem[0].getErrorMessage()}")
-        for port in self._ports[-1:]:
-            # What the text does not tell (a name, a socket handed over by systemd) shows only now.
-            self._check_reach(description, getattr(port.getHost(), "host", None))
-
-    def _check_reach(self, description: str, address: str | None) -> None:
-        """Refuse an address that other machines reach without encryption."""
-        if address is None or _encrypted(description) or ip_address(address).is_loopback:
-            return
-        raise _refusal(
-            f"--listen {description}: {address} is open to other machines and not encrypted; "
-            "listen on 127.0.0.1, on unix:, or on ssl: and tls: endpoints"
-        )
+            for description in self.config.listen:
+                self._listeners.open(description, self.site)
+        except ListenRefused as error:
+            raise _refusal(str(error)) from None
+        self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
         self._started = Deferred.fromCoroutine(self._start())
@@ -198,26 +172,13 @@ class Daemon(Service):
         if self.config.reload:
             self._watch = ModuleWatch(self._reactor, self.config.tasks, self.config.path, self._changed)
             self._watch.start()
-        url, unix = self._address()
+        url, unix = self._listeners.address()
         self.folder.publish(url, unix)
         self._log.info(
             "ready on {where}; {queued} interrupted jobs queued again, {failed} failed, {cancelled} cancelled",
             where=url or unix, queued=recovered.queued, failed=recovered.failed, cancelled=recovered.cancelled,
             action="ready",
         )  # fmt: skip
-
-    def _address(self) -> tuple[str | None, str | None]:
-        """(url, path of the Unix socket) of the first listener of each kind."""
-        url = unix = None
-        for port, description in zip(self._ports, self.config.listen, strict=True):
-            host: Any = port.getHost()
-            if hasattr(host, "port"):
-                name = f"[{host.host}]" if ":" in host.host else host.host
-                scheme = "https" if _encrypted(description) else "http"
-                url = url or f"{scheme}://{name}:{host.port}"
-            else:
-                unix = unix or str(Path(os.fsdecode(host.name)).absolute())
-        return url, unix
 
     def _start_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -363,8 +324,7 @@ class Daemon(Service):
         self.engine.close()
         self.api.edge.say_farewell()
         await self.api.edge.background.drained()
-        for port in self._ports:
-            await _maybe(port.stopListening())
+        await self._listeners.close()
         await self._background.drained()
         await self._metrics_thread.stop()
         if was_ready or self._started is not None:
@@ -385,24 +345,6 @@ class Daemon(Service):
             await within(self._reactor, STOP_GRACE_S, Deferred.fromCoroutine(self.engine.idle()))
 
 
-def _interface(description: str) -> str | None:
-    """The address that a `tcp:` endpoint would open, so that a wrong one is never opened; None where only listening
-    tells.
-    """  # fmt: skip
-    kind, *parts = re.split(r"(?<!\\):", description)
-    if kind not in ("tcp", "tcp6"):
-        return None
-    given = [
-        part.removeprefix("interface=").replace("\\", "") for part in parts if part.startswith("interface=")
-    ]
-    address = given[-1] if given and given[-1] else {"tcp": "0.0.0.0", "tcp6": "::"}[kind]  # noqa: S104 - refused
-    try:
-        ip_address(address)
-    except ValueError:
-        return None
-    return address
-
-
 def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
     """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
 
@@ -417,15 +359,6 @@ def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
             f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
         )
     return (str(Path(program).absolute()), *prefix[1:])
-
-
-def _encrypted(description: str) -> bool:
-    return description.startswith(("ssl:", "tls:"))
-
-
-async def _maybe(value: Deferred[None] | None) -> None:
-    if value is not None:
-        await value
 
 
 class StartRefused(SystemExit, Exception):
