@@ -46,9 +46,8 @@ def apply(db: sqlite3.Connection, version: int) -> None:
         if version == 0:
             marks.born(db)
         else:
-            marks.live(
-                db
-            )  # with this transaction the log begins: killed after it, the log must be known as ours
+            # With this transaction the log begins: killed right after it, the log must be known as ours.
+            marks.live(db)
         crash("CP14")
         db.execute("COMMIT")
     except BaseException:

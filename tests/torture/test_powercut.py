@@ -31,7 +31,7 @@ def test_power_loses_nothing_at_any_operation() -> None:
     """F16: with `power`, at every operation of a run of 100 jobs, clean and torn: each job accepted is there, each
     outcome is as it was told, nothing is half done.
     """  # fmt: skip
-    report = run(seed=1, jobs=JOBS, durability="power", processes=CORES)
+    report = run(seed=1, jobs=JOBS, durability="power", torn=1, processes=CORES)
     assert not report.void, explained(report)
     assert not report.red, explained(report)
     assert report.lost_calls_max == {"whole": 0, "clean": 0, "torn": 0}
