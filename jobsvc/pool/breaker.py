@@ -40,12 +40,14 @@ class BrokenModule(msgspec.Struct):
     why: str
     since_us: int
     again_us: int
+    certain: bool
     tries: int = 0
 
     @property
     def line(self) -> str:
-        """The last line of the reason, which names the error."""
-        return self.why.rstrip().rpartition("\n")[2].strip()
+        """The line of the reason that names the error: of a traceback the last, of a death the first."""
+        lines = self.why.strip().splitlines() or [""]
+        return lines[-1].strip() if self.certain else lines[0].rstrip(":")
 
 
 class Breaker:
@@ -74,13 +76,13 @@ class Breaker:
         """Count this; whether it has opened a breaker."""
         broken = self._open.get(fault.module)
         if broken is not None:
-            broken.why = fault.why
+            broken.why, broken.certain = fault.why, fault.certain
             return False
         self._deaths[fault.module] += 1
         if not fault.certain and self._deaths[fault.module] < BREAKER_DEATHS:
             return False
         now = self._now_us()
-        self._open[fault.module] = BrokenModule(fault.module, fault.why, now, now)
+        self._open[fault.module] = BrokenModule(fault.module, fault.why, now, now, fault.certain)
         self._wait(fault.module)
         return True
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GROUP_WAIT_MS = 5_000
@@ -44,6 +45,10 @@ def memory_group(limit_bytes: int) -> Iterator[Path | None]:
 
 
 def _remove(group: Path) -> None:
+    """After a test that has failed, processes may be left in it."""
+    for pid in map(int, (group / "cgroup.procs").read_text().split()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     poller = select.poll()
     for _ in range(GROUP_WAIT_MS // 50):
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.integration.daemon import Daemon, WheelEnv
 
 MIB = 1024 * 1024
-GROUP_BYTES = 256 * MIB
+GROUP_BYTES = 512 * MIB
 KILLED = {"signal": 9, "name": "SIGKILL", "oom": True}
 
 TASKS = """
@@ -97,7 +97,7 @@ def ended(daemon: Daemon, task: str, *args: Any, **fields: Any) -> dict[str, Any
 
 
 def test_memory_hog_ends_alone(start_daemon: StartDaemon, wheel_env: WheelEnv) -> None:
-    """F26: 4 GiB in a memory cgroup of 256 MiB: the job is killed, `crashed` with `exit.oom`, and it counts.
+    """F26: 4 GiB in a memory cgroup of 512 MiB: the job is killed, `crashed` with `exit.oom`, and it counts.
 
     The daemon and the jobs beside it live on; a SIGKILL from elsewhere is a loss as ever. Where no memory controller
     can be written, a limit of the task takes the kernel's place.

@@ -167,16 +167,18 @@ def test_killed_in_the_middle_of_a_migration(file: Path) -> None:
 
 
 def test_a_copy_is_never_written_over(file: Path) -> None:
-    """A file of that name stays, the start is refused, nothing is changed."""
+    """A file of that name stays; the copy takes another, and the migration goes on."""
     made(file, RELEASED[1])
     backup = file.parent / "backup" / "jobsvc-schema1-20260921T141320.000000Z.db"
     backup.parent.mkdir()
     backup.write_bytes(b"kept")
     store = SqliteStore(str(file), "process", now_us=lambda: NOW)
-    with pytest.raises(StoreRefused, match="is there already"):
-        store.open()
+    store.open()
+    store.close()
     assert backup.read_bytes() == b"kept"
-    assert version(file) == 1
+    (copy,) = [each for each in backup.parent.iterdir() if each != backup]
+    assert version(copy) == 1
+    assert version(file) == len(MIGRATIONS)
 
 
 @pytest.mark.parametrize(
