@@ -81,7 +81,7 @@ class Engine:
         self.board = Board()
         self.bus = Bus(self.counters)
         self.background = Background()
-        self._writes = AttemptWrites(store, clock)
+        self._writes = AttemptWrites(store, clock, self._space_again)
         self._dispatcher = Dispatcher(
             self.board, store, self.bus, clock, now_us, self._timed, self._homeless, self._writes.saw
         )
@@ -95,7 +95,16 @@ class Engine:
             lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
         )
         self._stops = Stops(
-            self.board, store, self.bus, self._dispatcher, self._endings, clock, now_us, uniform, on_worn
+            self.board,
+            store,
+            self._writes,
+            self.bus,
+            self._dispatcher,
+            self._endings,
+            clock,
+            now_us,
+            uniform,
+            on_worn,
         )
         self._intake = Intake(
             self.board,
@@ -308,6 +317,11 @@ class Engine:
         if not first:
             # Jobs may have waited for a task that is there now, or moved to another executor with it.
             self.background.run("looking for queued jobs after a reload", self._look_for_queued())
+
+    def _space_again(self) -> None:
+        """The disk was full: what was kept back meanwhile goes on."""
+        self._intake.catch_up()
+        self._chores.look()
 
     async def _look_for_queued(self) -> None:
         self._dispatcher.queued(await self.store.queued())

@@ -55,6 +55,7 @@ class Intake:
         self._now_us = now_us
         self._uniform = uniform
         self._counters = counters
+        self._progress: dict[Active, Progress] = {}  # the newest of each attempt, while nothing can be stored
 
     def messages(self, worker: Worker, messages: Sequence[Message]) -> None:
         """A batch from one worker."""
@@ -85,7 +86,15 @@ class Intake:
         if appends:
             self._append(appends)
         if ended:
-            self._endings.finish(ended)
+            self._finish(ended)
+
+    def _finish(self, ended: Ended) -> None:
+        """Progress that was kept back comes before the end."""
+        if self._progress:
+            self._tell(
+                [(active, self._progress.pop(active)) for active, _ in ended if active in self._progress]
+            )
+        self._endings.finish(ended)
 
     def _reported(
         self, active: Active, message: Begin | Items | Log | Progress, appends: list[tuple[Active, Append]]
@@ -95,9 +104,22 @@ class Intake:
             active.began_us = active.job.started_at = message.at_us
             self._stops.begun(active)
             crash("CP7")
+        elif isinstance(message, Progress) and self._writes.holding:
+            # It comes without credit, so it must not gather; and without a number, as most of it will not be told.
+            self._progress[active] = message
+            self._stops.touched(active)
         else:
             appends.append((active, self._chunk(active, message)))
             self._stops.touched(active)
+
+    def catch_up(self) -> None:
+        """There is space again: tell the newest progress of those that still run."""
+        progress, self._progress = self._progress, {}
+        self._tell([(active, last) for active, last in progress.items() if not active.settling])
+
+    def _tell(self, progress: Sequence[tuple[Active, Progress]]) -> None:
+        if progress:
+            self._append([(active, self._chunk(active, last)) for active, last in progress])
 
     def retire(self, worker: Worker) -> None:
         """No more attempts for this worker; what has not begun of code no longer in force comes back by a recall."""
@@ -126,7 +148,7 @@ class Intake:
                 active.began_us = death.began_us
             judge = partial(verdict.worker_died, active, death, suspected, now_us, self._uniform)
             self._end(active, judge, ended)
-        self._endings.finish(ended)
+        self._finish(ended)
         orphans = list(seat.orphans.values())
         seat.orphans.clear()
         for active in orphans:
@@ -139,7 +161,7 @@ class Intake:
         if not active.stepping:
             ended.append((active, judge()))
         elif active.held is None:
-            active.held = lambda: self._endings.finish([(active, judge())])
+            active.held = lambda: self._finish([(active, judge())])
 
     def _result(self, active: Active, message: Result, ended: Ended) -> None:
         if active.settling:

@@ -51,6 +51,11 @@ class Operations:
                 # Its end is on the way to the disk: wait for it, so that the answer is true.
                 await self._bus.move_of(job_id)
             job = await self._waits.get(job_id, tenant)
+            if job.state == "retrying" and job.due_at is None:
+                orphan = await self._cancel_orphan(job, mode)
+                if orphan is not None:
+                    return orphan, False
+                continue  # the thread has returned meanwhile
             cancelled = None if job.done else await self._cancel_waiting(job)
             if cancelled is not None:
                 return cancelled, True
@@ -61,15 +66,33 @@ class Operations:
                 )
         if active.job.tenant != tenant:
             raise self._waits.missing(job_id)
-        if mode != "polite" and active.job.executor in CANNOT_KILL:
-            raise JobsvcError(
-                "cannot_kill",
-                f"a {active.job.executor} cannot be killed; mode polite asks the task, which may look at ctx.cancelled",
-                job=id_text(job_id),
-            )
+        self._check_mode(active.job, mode)
         kill_after_s = {"polite": None, "deadline": grace_s, "now": 0.0}[mode]
         await self._stops.ask(active, "cancel_asked", kill_after_s)
         return active.job, False
+
+    def _check_mode(self, job: Job, mode: str) -> None:
+        if mode != "polite" and job.executor in CANNOT_KILL:
+            raise JobsvcError(
+                "cannot_kill",
+                f"a {job.executor} cannot be killed; mode polite asks the task, which may look at ctx.cancelled",
+                job=id_text(job.id),
+            )
+
+    async def _cancel_orphan(self, job: Job, mode: str) -> Job | None:
+        """Its last attempt, a thread, was given up and still runs; it was asked to stop then. The job is cancelled when
+        the thread has returned. None = it has.
+        """  # fmt: skip
+        self._check_mode(job, mode)
+        if job.reason == "cancel_asked":
+            return job
+        move = Move(
+            job.id, ("retrying",), "retrying", "cancel_asked", self._now_us(), if_reason="orphan_running"
+        )
+        [moved] = await self._store.move([move])
+        if moved is not None:
+            self._bus.moved(moved)
+        return moved
 
     async def _cancel_waiting(self, job: Job) -> Job | None:
         error = msgspec.json.encode(JobError("cancelled", message="cancelled before it ran"))
@@ -96,18 +119,16 @@ class Operations:
 
     async def run_now(self, job_id: bytes, tenant: str) -> Job:
         """See `Engine.run_now`."""
-        job = await self._waits.get(job_id, tenant)
-        if job.reason == "orphan_running":
-            # Two attempts of one job never overlap.
-            raise JobsvcError(
-                "conflict", f"job {id_text(job_id)} waits for its last attempt, a thread, to return"
-            )
+        await self._waits.get(job_id, tenant)  # it is there, and the tenant's
         move = Move(job_id, ("scheduled", "retrying"), "queued", "operator", self._now_us())
         [moved] = await self._store.move([move])
         if moved is None:
+            job = await self._waits.get(job_id, tenant)
+            # Two attempts of one job never overlap.
+            orphan = "; it waits for its last attempt, a thread, to return" if job.state == "retrying" else ""
             raise JobsvcError(
                 "conflict",
-                f"job {id_text(job_id)} is {job.state}: only a scheduled or retrying one can be run now",
+                f"job {id_text(job_id)} is {job.state}: only a scheduled or retrying one can be run now{orphan}",
             )
         self._bus.moved(moved)
         self._dispatcher.queued((moved.task,))

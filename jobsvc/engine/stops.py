@@ -1,12 +1,13 @@
 """F2: making attempts stop: cancels, timeouts, drain. Asks first, kills where the executor can, never pretends.
 
-A timer is only a wake-up; what it finds is compared with the clocks again.
+Timers are on the daemon's steady clock: that somebody sets the wall clock moves none of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -17,7 +18,8 @@ from jobsvc.engine.board import Active, Board, Seat, Stop, StopReason, TimeoutNa
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
-from jobsvc.engine.writes import is_full
+from jobsvc.engine.writes import AttemptWrites, is_full
+from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Cancel, Recall
 from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
@@ -30,6 +32,10 @@ ASK_AGAIN_S = 1.0
 """Pause after a timeout or a release that could not be recorded (the disk is full)."""
 ORPHANS_SHARE = 4
 """When one in so many threads of an io worker is an orphan, the worker is replaced."""
+
+CANCELLED = msgspec.json.encode(
+    JobError("cancelled", message="cancelled on request; its thread has returned since")
+)
 
 
 class Stops:
@@ -45,6 +51,7 @@ class Stops:
         self,
         board: Board,
         store: Store,
+        writes: AttemptWrites,
         bus: Bus,
         dispatcher: Dispatcher,
         endings: Endings,
@@ -55,6 +62,7 @@ class Stops:
     ) -> None:
         self._board = board
         self._store = store
+        self._writes = writes
         self._bus = bus
         self._dispatcher = dispatcher
         self._endings = endings
@@ -157,18 +165,21 @@ class Stops:
 
     def _release(self, active: Active) -> None:
         self._releases.pop(active.key, None)
-        move = Move(
-            active.job.id, ("retrying",), "queued", "retry", self._now_us(), if_reason="orphan_running"
-        )
-        answer = self._store.move([move])
+        at, job_id = self._now_us(), active.job.id
+        answer = self._store.move([
+            Move(job_id, ("retrying",), "queued", "retry", at, if_reason="orphan_running"),
+            Move(job_id, ("retrying",), "cancelled", "cancel_asked", at, CANCELLED, if_reason="cancel_asked"),
+        ])  # fmt: skip
         answer.addCallback(self._released, active)
         answer.addErrback(self._not_released, active)
 
     def _released(self, jobs: Sequence[Job | None], active: Active) -> None:
-        [job] = jobs
-        if job is not None:
-            self._bus.moved(job)
-            self._dispatcher.queued((job.task,))
+        queued, cancelled = jobs
+        if queued is not None:
+            self._bus.moved(queued)
+            self._dispatcher.queued((queued.task,))
+        elif cancelled is not None:
+            self._bus.ended([cancelled])
         elif self._board.active.get(active.job.id) is active:
             self._release_later(active)  # that it waits is not on the disk yet: there is no space
 
@@ -244,7 +255,7 @@ class Stops:
             no=job.no, epoch=job.epoch, owner=job.owner or "", to="stopping", reason=reason, at=self._now_us(),
             due_at=None, attempt=job.attempt, losses=job.losses, seq=job.seq, revision=active.revision,
         )  # fmt: skip
-        answer = self._store.step([step])
+        answer = self._writes.ask([step])
         return answer.addCallbacks(
             self._asked,
             self._not_asked,

@@ -1,9 +1,10 @@
 """F2: the writes of attempts on their way to the store, and where they wait while the disk is full.
 
 What an attempt has said or done must not be lost because there is no space for it: its chunks and its end wait here, in
-order, until there is. Meanwhile nothing new is claimed and submits are refused, and a producer gets no credit, so what
-can gather is bounded by the attempts that run: a window for each of their streams, and their results up to
-`HELD_RESULTS_MAX_BYTES`. Any other failure of the store is fatal to the daemon, and the store says so itself.
+order, until there is. Meanwhile nothing new is claimed and submits are refused, a producer gets no credit, and of
+progress only the newest is kept (by the intake), so what can gather is bounded by the attempts that run: a window for
+each of their streams, an error of some KiB, and their results up to `HELD_RESULTS_MAX_BYTES`. Any other failure of the
+store is fatal to the daemon, and the store says so itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -45,13 +46,18 @@ class Batch:
 
 
 class AttemptWrites:
-    """See the module. Each method answers once its rows are committed, with what `Store` says of them."""
+    """See the module. Each method answers once its rows are committed, with what `Store` says of them.
+
+    Args:
+        on_space: called when all that waited has been stored.
+    """
 
     _log = Logger()
 
-    def __init__(self, store: Store, clock: IReactorTime) -> None:
+    def __init__(self, store: Store, clock: IReactorTime, on_space: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
+        self._on_space = on_space
         self._appends: list[Batch] = []
         self._ends: list[Batch] = []
         self._steps: list[Batch] = []
@@ -61,8 +67,7 @@ class AttemptWrites:
         self._full_at: float | None = None
         self.held_bytes = 0
         """Of results that wait."""
-        self.why = ""
-        """What the store said when it last could not write."""
+        self._refusal: CannotWrite | None = None  # what the store said when it last could not write
 
     # -- how it stands
 
@@ -70,6 +75,11 @@ class AttemptWrites:
     def holding(self) -> bool:
         """Whether anything waits for space."""
         return bool(self._flushing or self._appends or self._ends or self._steps)
+
+    @property
+    def why(self) -> str:
+        """What the store said when it last could not write."""
+        return "" if self._refusal is None else str(self._refusal)
 
     @property
     def full(self) -> bool:
@@ -91,7 +101,8 @@ class AttemptWrites:
 
     def _noted(self, failure: Failure) -> None:
         self._full_at = self._clock.seconds()
-        self.why = str(failure.value)
+        assert isinstance(failure.value, CannotWrite)
+        self._refusal = failure.value
 
     def close(self) -> None:
         """No timer of its own fires any more."""
@@ -107,6 +118,16 @@ class AttemptWrites:
     def step(self, rows: Sequence[Step]) -> Deferred[list[bool]]:
         """See `Store.step`: the end of attempts after which their jobs go on."""
         return self._send(self._store.step, rows, partial(self._hold, self._steps))
+
+    def ask(self, rows: Sequence[Step]) -> Deferred[list[bool]]:
+        """See `Store.step`, of attempts that are to stop. It must not pass what was said before, and does not wait.
+
+        Raises:
+            CannotWrite: there is no space, and nothing was written.
+        """
+        if self.holding and self._refusal is not None:
+            return fail(self._refusal)
+        return self._store.step(rows).addErrback(self.saw)
 
     def settle(self, rows: Sequence[Settled]) -> Deferred[list[bool] | None]:
         """See `Store.settle`. None: the disk is full, there is no room for these results, and nothing was written."""
@@ -151,29 +172,39 @@ class AttemptWrites:
     # -- trying again
 
     def _flush(self) -> None:
-        """What was said first, and only when it is committed, how it ended: a fence refuses chunks of an ended one."""
+        """What was said first, and only when it is committed, how it ended: a fence refuses chunks of an ended one.
+
+        What comes meanwhile waits for the next round, so that no end passes what was said before it.
+        """
         self._timer = None
         self._flushing = True
-        self._retry(self._store.append, self._appends, lambda: self._retry(
-            self._store.settle, self._ends, lambda: self._retry(self._store.step, self._steps, self._flushed)
+        ends, self._ends = self._ends, []
+        steps, self._steps = self._steps, []
+        appends, self._appends = self._appends, []
+        back = [(self._appends, appends), (self._ends, ends), (self._steps, steps)]
+        self._retry(self._store.append, back, lambda: self._retry(
+            self._store.settle, back, lambda: self._retry(self._store.step, back, self._flushed)
         ))  # fmt: skip
 
     def _retry(
         self,
         write: Callable[[Sequence[Any]], Deferred[list[bool]]],
-        waiting: list[Batch],
+        left: list[tuple[list[Batch], list[Batch]]],
         then: Callable[[], None],
     ) -> None:
-        """Write what waits of one kind in one call, answer each, go on with `then`; on a full disk it waits again."""
-        batches = sorted(waiting, key=lambda batch: batch.serial)
-        waiting.clear()
+        """Write the first kind of what is left of this round in one call, answer each, go on with `then`. On a full
+        disk all that is left waits again, before what has come since.
+        """  # fmt: skip
+        batches = sorted(left[0][1], key=lambda batch: batch.serial)
         rows = [row for batch in batches for row in batch.rows]
         if not rows:
+            del left[0]
             then()
             return
 
         def written(answers: list[bool]) -> None:
             at = 0
+            del left[0]
             for batch in batches:
                 self.held_bytes -= _result_bytes(batch)
                 batch.answer.callback(answers[at : at + len(batch.rows)])
@@ -182,13 +213,15 @@ class AttemptWrites:
 
         def failed(failure: Failure) -> None:
             if is_full(failure):
-                waiting.extend(batches)
+                for waiting, unwritten in left:
+                    waiting[:0] = unwritten
                 self._flushing = False
                 self._noted(failure)
                 self._arm()
                 return
-            for batch in batches:
-                batch.answer.errback(failure)
+            for _, unwritten in left:
+                for batch in unwritten:
+                    batch.answer.errback(failure)
 
         write(rows).addCallbacks(written, failed)
 
@@ -199,6 +232,7 @@ class AttemptWrites:
             return
         self._full_at = None
         self._log.info("there is space again: all that waited is stored", action="disk_has_space")
+        self._on_space()
 
 
 def is_full(failure: Failure) -> bool:

@@ -71,6 +71,14 @@ def _ways() -> tuple[Transition, ...]:
     rows.append(Transition("running", "queued", "rescue", "lost and on_lost=retry; not counted"))
     rows.append(Transition("running", "failed", "rescue", "lost and on_lost=fail, or the third loss"))
     rows += [Transition(frm, "cancelled", "cancel", "still waiting") for frm in WAITING]
+    rows.append(
+        Transition(
+            "retrying",
+            "retrying",
+            "cancel",
+            "its last attempt, a thread, still runs: cancelled when it returns",
+        )
+    )
     rows += [Transition(frm, "expired", "timer", "expires_at passed") for frm in WAITING]
     ends: tuple[State, ...] = ("succeeded", "failed", "cancelled", "expired")
     rows += [Transition(frm, None, "retention or delete", "final") for frm in ends]
@@ -79,7 +87,8 @@ def _ways() -> tuple[Transition, ...]:
 
 TRANSITIONS: Final[tuple[Transition, ...]] = _ways()
 """The whole table. `None → running` is submit and claim in one transaction; by `stopping → stopping` a cancel of what
-stops for a timeout or the drain is on the disk before it is answered."""
+stops for a timeout or the drain is on the disk before it is answered, and so is by `retrying → retrying` one of what
+waits for its given-up thread."""
 
 _ALLOWED: Final[frozenset[tuple[State | None, State | None]]] = frozenset((t.frm, t.to) for t in TRANSITIONS)
 

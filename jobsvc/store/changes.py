@@ -38,7 +38,7 @@ def _move(session: Session, reads: Reads, wanted: Move) -> Job | None:
     if wanted.to not in FINAL and wanted.to not in WAITING:
         raise ValueError(f"a waiting job does not become {wanted.to!r} by a move")
     final = (wanted.at, wanted.error) if wanted.to in FINAL else ()
-    parameters = (wanted.reason, *final, wanted.id, wanted.if_reason)
+    parameters = (wanted.reason, *final, wanted.id, wanted.if_reason, wanted.if_reason)
     if not session.db.execute(sql.move(wanted.to, frm), parameters).rowcount:
         return None
     job = reads.get(wanted.id, args=False, result=False)

@@ -20,12 +20,17 @@ from jobsvc.store.session import Session, nos_text, run_rows
 
 _decode_last = msgspec.json.Decoder(list[tuple[int, int]]).decode
 
+_CANCELLED = msgspec.json.encode(
+    JobError("cancelled", message="The job was cancelled; its thread ended with the daemon.")
+)
+
 
 def recover(session: Session, now: int) -> Recovered:
     """Every active job → queued, or cancelled when that was asked, or failed `lost` with `on_lost=fail`."""
     session.db.execute(sql.ORPHANS_GONE, (now,))
+    gone = session.db.execute(sql.CANCELLED_ORPHANS, (now, _CANCELLED)).rowcount
     jobs = jobs_of(session.value(sql.INTERRUPTED), session.policies)
-    done = Recovered(unclean=session.unclean)
+    done = Recovered(cancelled=gone, unclean=session.unclean)
     if not jobs:
         return done
     nos = nos_text([job.no for job in jobs])

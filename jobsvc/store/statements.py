@@ -230,11 +230,14 @@ CLAIM: Final = (
 
 @cache
 def move(to: State, frm: tuple[State, ...]) -> str:
-    """One waiting job by id, with a given reason or (NULL) any. The table of states decides too, whatever the caller
-    allows.
+    """One waiting job by id, with a given reason (bound twice) or (NULL) any. The table of states decides too, whatever
+    the caller allows. A retry without a moment waits for a thread that still runs: only who names its reason moves it.
     """  # fmt: skip
     among = quoted(sources(to, frm))
-    this = f" WHERE id=? AND reason IS coalesce(?, reason) AND state IN ({among})"
+    this = (
+        f" WHERE id=? AND reason IS coalesce(?, reason) AND state IN ({among})"
+        " AND (? IS NOT NULL OR state<>'retrying' OR due_at IS NOT NULL)"
+    )
     if to in FINAL:
         return (
             f"UPDATE jobs SET state='{to}',reason=?,finished_at=?,error=?,seq=seq+1,revision=revision+1"
@@ -299,6 +302,11 @@ ORPHANS_GONE: Final = (
     f"UPDATE jobs SET due_at=? WHERE {DUE_WHEN} AND state='retrying' AND reason='orphan_running'"
 )
 """Retries that waited for a thread of the old daemon, which is gone: due at once."""
+CANCELLED_ORPHANS: Final = (
+    "UPDATE jobs SET state='cancelled',finished_at=?,error=?,seq=seq+1,revision=revision+1"
+    f" WHERE {DUE_WHEN} AND state='retrying' AND reason='cancel_asked'"
+)
+"""Those of them that were to be cancelled once it had returned."""
 INTERRUPTED: Final = f"SELECT {job_array()} FROM jobs WHERE {ACTIVE_WHEN}"
 """What was active when the last daemon ended."""
 LAST_EVENTS: Final = (

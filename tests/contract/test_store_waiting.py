@@ -136,3 +136,19 @@ def test_retries_move_with_a_clock_that_was_set(held: Held) -> None:
     assert held(held.store.shift_retries(-30)) == 1
     assert [held.row(job).due_at for job in (retry, other, later)] == [NOW + 70, None, NOW + 100]
     assert held.row(retry).revision == retry.revision + 1
+
+
+def test_what_waited_for_a_thread_and_was_to_be_cancelled_is_at_the_next_start(held: Held) -> None:
+    """Its thread is gone with the daemon. The other one, which nobody cancelled, is due."""
+    job, other = held.running(), held.running()
+    for each in (job, other):
+        held(held.store.step([step_of(each, "retrying", reason="orphan_running")]))
+    asked = Move(job.id, ("retrying",), "retrying", "cancel_asked", NOW + 30, if_reason="orphan_running")
+    (moved,) = held(held.store.move([asked]))
+    assert moved is not None
+    assert held(held.store.recover(NOW + 50)).cancelled == 1
+    row = held.row(job)
+    assert (row.state, row.reason, row.finished_at) == ("cancelled", "cancel_asked", NOW + 50)
+    assert row.error is not None
+    assert (held.row(other).state, held.row(other).due_at) == ("retrying", NOW + 50)
+    assert held.event_numbers(job) == list(range(2, row.seq + 1))

@@ -119,7 +119,8 @@ def test_an_outcome_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -
     assert rig.state(other)[0] == "running"
     rig.clock.advance(1)
     store.settle_down()
-    assert rig.state(other)[0] == "retrying"
+    assert rig.states(other)[:2] == ["running", "retrying"]
+    assert rig.state(other)[0] == "running", "its backoff was over when there was space: it runs at once"
     assert flush_failures()  # of the claims that were made meanwhile
 
 
@@ -220,3 +221,66 @@ def test_a_thread_that_returns_while_its_retry_is_not_stored(
     assert worker.start_of(job).attempt == 2
     assert rig.states(job) == ["running", "retrying", "queued", "running"]
     flush_failures()
+
+
+def test_an_attempt_that_ends_while_others_are_written_ends_behind_its_output(slow: Slow) -> None:
+    """F32: what comes during a round of writes waits for the next: no end passes what was said before it."""
+    rig, store = at_once(slow)
+    worker = rig.worker("io")
+    first, second = (rig.submit("thumbnail") for _ in range(2))
+    for job in (first, second):
+        worker.begin(job)
+    store.held = True
+    worker.items(first, 1)
+    store.fail_next()
+    store.pump()
+    rig.clock.advance(RETRY_S)
+    assert store.kinds == ["append"]
+    worker.items(second, 2)
+    worker.succeed(second)
+    store.settle_down()
+    assert rig.state(second) == ("succeeded", None)
+    assert [event.kind for event in rig.read(second)] == ["job", "state", "item", "state"]
+
+
+def test_a_cancel_while_outputs_wait_is_refused_whole(slow: Slow) -> None:
+    """F32: it would pass what was said before it; nothing is asked, and after there is space it can be."""
+    rig, store = at_once(slow)
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    worker.begin(job)
+    store.held = True
+    worker.items(job, 1)
+    store.fail_next()
+    store.pump()
+    assert error_of(rig.cancel(job)).code == "disk_full"
+    assert worker.cancels == []
+    rig.clock.advance(RETRY_S)
+    store.settle_down()
+    asked = rig.cancel(job)
+    store.settle_down()
+    assert result_of(asked)[0].state == "stopping"
+    assert [event.seq for event in rig.read(job)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_progress_does_not_gather(slow: Slow, *, ends: bool) -> None:
+    """F32: it needs no credit, so only the newest of each attempt is kept, and told when there is space."""
+    rig, store = at_once(slow)
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    worker.begin(job)
+    store.held = True
+    worker.items(job, 1)
+    store.fail_next()
+    store.pump()
+    for n in range(1_000):
+        worker.progress(job, n, 1_000)
+    if ends:
+        worker.succeed(job)
+    rig.clock.advance(RETRY_S)
+    store.settle_down()
+    events = rig.read(job)
+    assert [event.data["n"] for event in events if event.kind == "progress"] == [999]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1)), "no hole"
+    assert rig.state(job)[0] == ("succeeded" if ends else "running")

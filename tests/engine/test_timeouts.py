@@ -8,8 +8,9 @@ import pytest
 
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.frames import Cancel
+from jobsvc.model.job import Job
 from jobsvc.ports import Death
-from tests.engine.fakes import FakeWorker, PumpedStore, Rig, result_of
+from tests.engine.fakes import FakeWorker, PumpedStore, Rig, error_of, result_of
 
 if TYPE_CHECKING:
     from tests.conftest import FlushFailures
@@ -178,6 +179,56 @@ def test_a_retry_waits_for_the_given_up_thread_to_return(rig: Rig) -> None:
     assert rig.state(job) == ("running", None)
     assert worker.start_of(job).epoch == 2
     assert rig.states(job) == ["running", "retrying", "queued", "running"]
+
+
+def given_up(rig: Rig) -> tuple[FakeWorker, Job]:
+    """A job whose thread was given up at its timeout and still runs; it has another try."""
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail", timeouts={"run": 5}, retries=1)
+    worker.begin(job)
+    rig.clock.advance(5)
+    assert rig.state(job) == ("retrying", "orphan_running")
+    return worker, job
+
+
+@pytest.mark.parametrize("mode", ["deadline", "now"])
+def test_a_kill_of_what_waits_for_its_given_up_thread_is_refused(rig: Rig, mode: str) -> None:
+    """The thread still runs and cannot be killed: nothing changes."""
+    _, job = given_up(rig)
+    before = rig.get(job)
+    assert error_of(rig.cancel(job, mode)).code == "cannot_kill"
+    assert rig.get(job) == before
+
+
+def test_a_cancel_of_what_waits_for_its_given_up_thread_is_recorded_when_that_has_returned(rig: Rig) -> None:
+    """`cancelled` only once the code has been seen to stop; that it was asked is on the disk before the answer."""
+    worker, job = given_up(rig)
+    shown, was_waiting = result_of(rig.cancel(job))
+    assert (shown.state, shown.reason, was_waiting) == ("retrying", "cancel_asked", False)
+    assert rig.state(job) == ("retrying", "cancel_asked")
+    assert result_of(rig.cancel(job))[0].revision == shown.revision, "asked already"
+    rig.clock.advance(3600)
+    assert error_of(rig.engine.run_now(job.id, "default")).code == "conflict"
+    worker.fail(job, "cancelled")
+    assert rig.state(job) == ("cancelled", "cancel_asked")
+    assert rig.error(job).kind == "cancelled"
+    assert rig.get(job).epoch == 1
+
+
+def test_run_now_does_not_overtake_a_thread_that_is_being_given_up(slow: Slow) -> None:
+    """Asked before it is on the disk that the job waits for its thread: two attempts of one job never overlap."""
+    rig, store = slow
+    store.held = False
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail", timeouts={"run": 5}, retries=1)
+    worker.begin(job)
+    store.held = True
+    rig.clock.advance(5)
+    asked = rig.engine.run_now(job.id, "default")
+    store.settle_down()
+    assert error_of(asked).code == "conflict"
+    assert rig.state(job) == ("retrying", "orphan_running")
+    assert rig.get(job).epoch == 1
 
 
 def test_a_retry_goes_on_when_the_worker_of_the_given_up_thread_is_dead(rig: Rig) -> None:

@@ -33,6 +33,10 @@ UNFENCED = {
     "CLAIM": ("queued → running: makes the epoch", [sql.CLAIM]),
     "move": ("waiting, by operator or client", [sql.move(to, WAITING) for to in MOVES]),
     "WAKE": ("scheduled or retrying → queued: their time has come", [sql.WAKE]),
+    "CANCELLED_ORPHANS": (
+        "retrying → cancelled: it was asked, and the thread ended",
+        [sql.CANCELLED_ORPHANS],
+    ),
     "SHIFT_RETRIES": ("retrying, due at another moment: the wall clock was set", [sql.SHIFT_RETRIES]),
     "EXPIRE": ("waiting → expired", [sql.EXPIRE]),
     "ORPHANS_GONE": (
