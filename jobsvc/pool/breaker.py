@@ -23,7 +23,7 @@ BREAKER_MAX_S = 300.0
 
 
 class ModuleFault(NamedTuple):
-    """A module that a worker could not import.
+    """A module that a worker could not import. `why`: one line that names the error or the death, then what led to it.
 
     `certain`: it will fail again, as it raised or hung; a death can have come from elsewhere.
     """
@@ -34,7 +34,7 @@ class ModuleFault(NamedTuple):
 
 
 class BrokenModule(msgspec.Struct):
-    """A module whose breaker is open. `why`: its traceback, or the words for a hang or a death. Times: wall clock."""
+    """A module whose breaker is open. `why`: as in the fault. Times: wall clock."""
 
     name: str
     why: str
@@ -44,8 +44,8 @@ class BrokenModule(msgspec.Struct):
 
     @property
     def line(self) -> str:
-        """The last line of the reason, which names the error."""
-        return self.why.rstrip().rpartition("\n")[2].strip()
+        """The first line of the reason, which names the error or the death."""
+        return self.why.partition("\n")[0].rstrip(":")
 
 
 class Breaker:

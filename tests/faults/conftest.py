@@ -1,1 +1,7 @@
-from tests.integration.conftest import start_daemon, wheel_env, wheel_file  # noqa: F401
+"""Fixtures for tests of faults: real daemons, as the integration tests have them."""
+
+from __future__ import annotations
+
+from tests.integration.conftest import start_daemon, wheel_env, wheel_file
+
+__all__ = ["start_daemon", "wheel_env", "wheel_file"]

@@ -45,14 +45,13 @@ def checks(daemon: Daemon) -> dict[str, Any]:
     """`/readyz?verbose` by check, and whether it is ready on the whole."""
     reply = daemon.get("/readyz", params={"verbose": "1"})
     assert reply.json()["ready"] == (reply.status_code == 200)
-    return {"ready": reply.status_code, **{row["check"]: row for row in reply.json()["checks"]}}
+    return {"status": reply.status_code, **{row["check"]: row for row in reply.json()["checks"]}}
 
 
 def broken(daemon: Daemon) -> str:
     """The gauge of the module."""
-    (line,) = [
-        line for line in daemon.get("/metrics").text.splitlines() if line.startswith('jobsvc_module_broken{module="frail"')
-    ]  # fmt: skip
+    name = 'jobsvc_module_broken{module="frail"}'
+    (line,) = [line for line in daemon.get("/metrics").text.splitlines() if line.startswith(name)]
     return line.rpartition(" ")[2]
 
 
@@ -78,7 +77,7 @@ def test_a_module_that_stops_loading_leaves_the_others_at_work(start_daemon: Sta
     assert (daemon.job(waiting)["state"], daemon.job(waiting)["reason"]) == ("queued", "module_broken")
     assert "frail" in {task["name"] for task in daemon.get("/v1/tasks").json()["tasks"]}
     seen = checks(daemon)
-    assert seen["ready"] == 200
+    assert seen["status"] == 200
     assert seen["module frail"]["ok"] is False
     for part in ("broken since 2", words, "tried again at 2"):
         assert part in seen["module frail"]["detail"]
@@ -103,7 +102,7 @@ def test_a_module_that_is_mended_comes_back_by_itself(start_daemon: StartDaemon)
     assert isinstance(daemon.succeeded(daemon.submit("whole_thread")["id"]), int), (
         "the io worker holds it still"
     )
-    assert checks(daemon)["ready"] == 200
+    assert checks(daemon)["status"] == 200
     daemon.write_tasks(TASKS)
     assert isinstance(daemon.succeeded(waiting), int)
     assert f"module {TASKS_MODULE}" not in checks(daemon)
@@ -117,7 +116,7 @@ def test_not_ready_when_no_module_works_anywhere(start_daemon: StartDaemon) -> N
         os.kill(daemon.workers(kind)[0]["pid"], signal.SIGKILL)
     seen = daemon.wait_for(
         "503",
-        lambda: seen if (seen := checks(daemon))["ready"] == 503 and seen["workers"]["ok"] else None,
+        lambda: seen if (seen := checks(daemon))["status"] == 503 and seen["workers"]["ok"] else None,
         30,
     )
     assert seen["modules"]["detail"] == "0 of 1 work"
@@ -144,7 +143,7 @@ def test_an_interpreter_that_is_gone(wheel_env: WheelEnv, tmp_path: Path) -> Non
         daemon.wait_for(
             "the reason", lambda: "could not be started" in checks(daemon)["workers"]["detail"], 30
         )
-        assert checks(daemon)["ready"] == 200
+        assert checks(daemon)["status"] == 200
         assert isinstance(daemon.succeeded(daemon.submit("whole_thread")["id"]), int)
         python.symlink_to(real)
         assert isinstance(daemon.succeeded(daemon.submit("whole")["id"]), int)
