@@ -12,11 +12,12 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
+from jobsvc.model.frames import Result
 from jobsvc.pool.process import START_S
 from jobsvc.pool.recycle import LOOK_S, Recycling
 from jobsvc.pool.spawn import PACKAGE_DIR
 from jobsvc.pool.supervision import Pool, PoolConfig
-from tests.pool.harness import BOOT, WAIT_S, pause, reactor
+from tests.pool.harness import BOOT, WAIT_S, pause, reactor, start
 from tests.pool.test_pool import Engine
 
 TASK = "import jobsvc\n@jobsvc.task(executor='process')\ndef {name}() -> int:\n    return 7\n"
@@ -45,14 +46,26 @@ class TimelessEngine(Engine):
             monotonic=time.monotonic,
         )
 
+    async def ready(self) -> TimelessEngine:
+        """Start it."""
+        await self.started()
+        return self
+
     async def see(self, what: Callable[[], object]) -> None:
-        """Wait until this is so; timers that are due at once fire meanwhile."""
+        """Wait until this is so; short pauses of the pool pass meanwhile."""
         for _ in range(int(WAIT_S / 0.02)):
-            self.time.advance(0)
+            self.time.advance(0.02)
             if what():
                 return
             await pause(0.02)
         raise AssertionError("it has not come to that")
+
+    async def does(self, task: str, body: bytes) -> bytes:
+        """The result of this attempt on a cpu worker."""
+        self.worker("cpu").send([start(task, 1, body)])
+        await self.see(lambda: self.of(Result))
+        (result,) = self.of(Result)
+        return result.body
 
     def pid(self, kind: str) -> int:
         """Of the worker of this kind."""
@@ -76,7 +89,7 @@ async def test_a_module_that_hangs_in_its_import(tmp_path: Path) -> None:
     """F29: after `START_S` it is left out, and the worker serves with the other one."""
     for name in ("sound", "hangs"):
         (tmp_path / f"{name}.py").write_text(TASK.format(name=name))
-    engine = await TimelessEngine(tmp_path, "sound", "hangs").started()
+    engine = await TimelessEngine(tmp_path, "sound", "hangs").ready()
     (tmp_path / "hangs.py").write_text("import signal\nwhile True:\n    signal.pause()\n")
     os.kill(engine.pid("cpu"), signal.SIGKILL)
     await engine.see(lambda: "hangs" in engine.importing())
@@ -87,7 +100,7 @@ async def test_a_module_that_hangs_in_its_import(tmp_path: Path) -> None:
     ]
     await engine.see(lambda: any(worker.kind == "cpu" for worker in engine.workers.values()))
     assert engine.worker("cpu").lacks == {"hangs"}
-    assert (await engine.run("cpu", "sound", b"{}", "process")).body == b"7"
+    assert await engine.does("sound", b"{}") == b"7"
     await engine.stopped()
 
 
@@ -96,9 +109,9 @@ async def test_a_module_that_hangs_in_its_import(tmp_path: Path) -> None:
 async def test_a_worker_that_has_grown_too_large_is_replaced(tmp_path: Path, mib: int) -> None:
     """The memory is what the kernel says of the process; one that stays small stays."""
     (tmp_path / "grows.py").write_text(GROW)
-    engine = await TimelessEngine(tmp_path, "grows", recycle=Recycling(rss_bytes=LIMIT_BYTES)).started()
+    engine = await TimelessEngine(tmp_path, "grows", recycle=Recycling(rss_bytes=LIMIT_BYTES)).ready()
     old = engine.worker("cpu")
-    await engine.run("cpu", "grow", b'{"mib":%d}' % mib, "process")
+    await engine.does("grow", b'{"mib":%d}' % mib)
     engine.time.advance(LOOK_S)
     if mib == 1:
         assert len(engine.pool.workers()) == 3
