@@ -23,7 +23,7 @@ BREAKER_MAX_S = 300.0
 
 
 class ModuleFault(NamedTuple):
-    """A module that a worker could not import.
+    """A module that a worker could not import. `why`: one line that names the error or the death, then what led to it.
 
     `certain`: it will fail again, as it raised or hung; a death can have come from elsewhere.
     """
@@ -34,20 +34,18 @@ class ModuleFault(NamedTuple):
 
 
 class BrokenModule(msgspec.Struct):
-    """A module whose breaker is open. `why`: its traceback, or the words for a hang or a death. Times: wall clock."""
+    """A module whose breaker is open. `why`: as in the fault. Times: wall clock."""
 
     name: str
     why: str
     since_us: int
     again_us: int
-    certain: bool
     tries: int = 0
 
     @property
     def line(self) -> str:
-        """The line of the reason that names the error: of a traceback the last, of a death the first."""
-        lines = self.why.strip().splitlines() or [""]
-        return lines[-1].strip() if self.certain else lines[0].rstrip(":")
+        """The first line of the reason, which names the error or the death."""
+        return self.why.partition("\n")[0].rstrip(":")
 
 
 class Breaker:
@@ -76,13 +74,13 @@ class Breaker:
         """Count this; whether it has opened a breaker."""
         broken = self._open.get(fault.module)
         if broken is not None:
-            broken.why, broken.certain = fault.why, fault.certain
+            broken.why = fault.why
             return False
         self._deaths[fault.module] += 1
         if not fault.certain and self._deaths[fault.module] < BREAKER_DEATHS:
             return False
         now = self._now_us()
-        self._open[fault.module] = BrokenModule(fault.module, fault.why, now, now, fault.certain)
+        self._open[fault.module] = BrokenModule(fault.module, fault.why, now, now)
         self._wait(fault.module)
         return True
 

@@ -50,9 +50,11 @@ def flaws(rows: Iterable[ModuleRow]) -> list[tuple[str, str]]:
     told: list[tuple[str, str]] = []
     for name, holders, broken in rows:
         if broken is not None:
-            jobs = f"still run in {holders} workers that had loaded it before" if holders else "wait"
+            jobs = (
+                "wait, but for those that the {n} workers run which loaded it before" if holders else "wait"
+            )
             words = (
-                f"broken since {time_text(broken.since_us)}: {broken.line}; its jobs {jobs}; "
+                f"broken since {time_text(broken.since_us)}: {broken.line}; its jobs {jobs.format(n=holders)}; "
                 f"tried again at {time_text(broken.again_us)}, by POST /v1/reload at once"
             )
             told.append((f"module {name}", words))

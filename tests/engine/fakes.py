@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -325,11 +325,17 @@ class Rig:
 
     # -- the world
 
-    def worker(self, kind: WorkerKind = "cpu", slots: Mapping[str, int] | None = None) -> FakeWorker:
+    def worker(
+        self,
+        kind: WorkerKind = "cpu",
+        slots: Mapping[str, int] | None = None,
+        lacks: Iterable[str] = (),
+    ) -> FakeWorker:
         """A new worker that is ready."""
         worker = FakeWorker(
             self, f"{kind}{len(self.workers) + 1}", kind, dict(SLOTS[kind] if slots is None else slots)
         )
+        worker.lacks = frozenset(lacks)
         self.workers.append(worker)
         self.engine.worker_ready(worker)
         return worker

@@ -134,6 +134,21 @@ def test_a_job_prepared_before_a_reload_that_took_its_task_away_waits(rig: Rig) 
     assert rig.state(answer.job) == ("queued", "no_such_task")
 
 
+def test_a_worker_gets_nothing_that_it_lacks(rig: Rig) -> None:
+    """Jobs of a broken module wait, with the reason; they hold up no other ones, and run where it is loaded."""
+    poor = rig.worker(lacks={"add"})
+    waiting = rig.submit("add", {"a": 1})
+    assert rig.state(waiting) == ("queued", "module_broken")
+    other = rig.submit("quick")
+    assert poor.has(other)
+    assert rig.get(other).epoch == 1
+    poor.succeed(other)
+    assert poor.handed == {}
+    whole = rig.worker()
+    assert whole.has(waiting)
+    assert rig.get(waiting).reason is None
+
+
 # -- caps ------------------------------------------------------------------------------------------------------------
 
 

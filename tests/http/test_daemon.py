@@ -26,6 +26,17 @@ def test_health(house: House) -> None:
     assert (house.ask("GET", "/readyz").status, house.ask("GET", "/livez").status) == (503, 200)
 
 
+def test_a_broken_module_is_told_and_the_daemon_stays_ready(house: House) -> None:
+    """The others work: no supervisor is to restart it; who looks closer sees what is wrong."""
+    house.flawed = True
+    assert house.ask("GET", "/readyz").status == 200
+    verbose = house.ask("GET", "/readyz?verbose")
+    assert (verbose.status, verbose.json()["ready"]) == (200, True)
+    flaw = {"check": "module other", "ok": False, "detail": "broken since then: ImportError"}
+    assert flaw in verbose.json()["checks"]
+    assert 'jobsvc_module_broken{module="other"} 1.0' in house.ask("GET", "/metrics").body.decode()
+
+
 def test_info(house: House) -> None:
     """Version, boot, durability, limits, defaults."""
     info = house.ask("GET", "/v1/info").json()

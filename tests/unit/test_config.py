@@ -31,6 +31,11 @@ def test_sizes(text: str, size: int) -> None:
     assert build({"tasks": ["t"], "args-max": text}, {}).args_max == size
 
 
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("700M", 700 * 1024**2), ("2g", 2 * 1024**3)])
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert build({"tasks": ["t"], "recycle-rss": text}, {}).recycle_rss == size
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [
@@ -54,6 +59,9 @@ def test_sizes(text: str, size: int) -> None:
         ("launcher-prefix", "bwrap 'unclosed"),
         ("launcher-prefix", " "),
         ("durability", "strong"),
+        ("recycle-jobs", "-1"),
+        ("recycle-age", "old"),
+        ("recycle-rss", "2X"),
         ("tasks", "my-tasks"),
         ("tasks", "mytasks.py"),
     ],

@@ -15,7 +15,7 @@ from jobsvc.pool.rows import flaws
 from jobsvc.ports import Death
 from tests.unit.test_pool_slot import CRASH, KILLED, QUIT, Answer, FakePool, FakeProcess, spec
 
-ERROR = ModuleFault("m", "Traceback:\n  line 1\nImportError: no b\n", certain=True)
+ERROR = ModuleFault("m", "task module m: ImportError: no b\nTraceback:\n  line 1\n", certain=True)
 DEATH = ModuleFault("m", "the cpu worker was ended by SIGKILL", certain=False)
 
 
@@ -33,7 +33,7 @@ def test_an_error_opens_at_once_and_keeps_its_words() -> None:
     rig.clock.advance(7)
     assert rig.breaker.failed(ERROR)
     broken = rig.breaker.open["m"]
-    assert (broken.line, broken.since_us) == ("ImportError: no b", 7_000_000)
+    assert (broken.line, broken.since_us) == ("task module m: ImportError: no b", 7_000_000)
     assert broken.again_us == 7_000_000 + BREAKER_BASE_S * 1e6
     assert not rig.breaker.failed(ModuleFault("m", "SyntaxError", certain=True)), "it is open already"
     assert (broken.line, broken.since_us) == ("SyntaxError", 7_000_000)
@@ -89,7 +89,7 @@ def test_who_is_in_a_hurry_need_not_wait() -> None:
 
 # == the pool ======================================================================================================
 
-BROKEN = "Traceback:\nImportError: gone"
+BROKEN = "task module other: ImportError: gone\nTraceback:\n  line 1"
 
 
 def two_modules(cpu_workers: int = 1) -> FakePool:
@@ -133,7 +133,7 @@ def test_a_module_that_fails_at_a_restart_leaves_the_others_at_work() -> None:
     ((check, words),) = flaws(pool.modules())
     assert check == "module other"
     assert "ImportError: gone" in words
-    assert "still run in 1 workers" in words
+    assert "the 1 workers run which loaded it before" in words
     assert "tried again at 1970-01-01" in words
     pool.processes[0].die()
     pool.clock.advance(0)
@@ -176,27 +176,18 @@ def test_a_broken_module_is_tried_beside_and_comes_back_everywhere() -> None:
     assert not any(process.lacks for process in pool.processes[4:])
 
 
-def successor(pool: FakePool) -> FakeProcess:
-    """The cpu worker that is started in the place of the one that has died, before any try of a broken module."""
-    while not (found := [process for process in pool.processes if process.kind == "cpu"]):
-        pool.clock.advance(0.05)
-    (process,) = found
-    return process
-
-
 def test_a_module_that_kills_its_worker_is_left_out_after_some_deaths() -> None:
     """F29: who died in its import tells which it was."""
     pool = two_modules()
     cpu = again(pool)
-    for n in range(BREAKER_DEATHS):
-        assert (n, cpu.without) == (n, frozenset())
+    for _ in range(BREAKER_DEATHS):
+        assert cpu.without == set()
         cpu.loading = "other"
         cpu.die(Death("exit", Exit(signal=11, name="SIGSEGV")))
-        cpu = successor(pool)
+        pool.clock.advance(BREAKER_BASE_S / 5)
+        (cpu,) = [process for process in pool.processes if process.kind == "cpu"]
     assert cpu.without == {"other"}
-    ((check, words),) = flaws(pool.modules())
-    assert check == "module other"
-    assert "ended by SIGSEGV" in words
+    assert "was ended by SIGSEGV before it had loaded the tasks; its jobs" in flaws(pool.modules())[0][1]
 
 
 def test_a_module_that_hangs_is_left_out_at_once() -> None:
@@ -207,7 +198,8 @@ def test_a_module_that_hangs_is_left_out_at_once() -> None:
     cpu.owner.broken("its import hangs")
     assert cpu.did == ["destroy"]
     cpu.die(KILLED)
-    cpu = successor(pool)
+    pool.clock.advance(BREAKER_BASE_S / 5)
+    (cpu,) = [process for process in pool.processes if process.kind == "cpu"]
     assert cpu.without == {"other"}
     cpu.loaded({"m": ["a"]})
     assert pool.heard() == [("ready", cpu.id)]

@@ -109,14 +109,14 @@ def test_mark_names_who_holds_up_the_loop(io: WorkerHarness, tmp_path: Path) -> 
     io.send(hog)
     io.until(Log)
     deadline = time.monotonic() + WAIT_S
-    while io.mark()[0] == 0 and time.monotonic() < deadline:
+    while io.mark()[0] <= 0 and time.monotonic() < deadline:
         pass  # its second step is about to begin, and lasts
     assert io.mark()[:2] == (hog.no, 1)
     (tmp_path / "go").touch()
     assert io.result(hog).error is None
     io.send(Ping(1))
     io.until(Pong)
-    assert io.mark()[0] == 0
+    assert io.mark()[0] <= 0
 
 
 # -- output
