@@ -130,6 +130,7 @@ class Daemon(Service):
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.is_ready = False
+        self._status = 0  # to end with
         self._watch: ModuleWatch | None = None
 
     # -- start
@@ -183,7 +184,7 @@ class Daemon(Service):
     def _start_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        if failure.check(ModuleLoadError, StoreRefused):
+        if failure.check(ModuleLoadError, StoreRefused, FolderRefused):
             self.fail(f"jobsvc: {failure.value}")
         else:
             self.fail(f"jobsvc: cannot start: {failure.getErrorMessage()}\n{failure.getTraceback()}")
@@ -200,9 +201,13 @@ class Daemon(Service):
                 self._reactor.stop()
 
     def _end_with(self, status: int) -> None:
-        """Neither launcher lets a service choose the exit status: take it when all has been shut down."""
+        """Neither launcher lets a service choose the exit status: take it when all has been shut down. A
+        failure is never undone by what went well.
+        """  # fmt: skip
+        self._status = max(self._status, status)
 
         def leave() -> None:
+            status = self._status
             logging_done = getattr(self._reactor, "_exitSignal", None)
             if status == 0 and logging_done is not None:
                 # A clean drain after SIGTERM is a success: without this the launcher would raise the signal again.
@@ -327,10 +332,17 @@ class Daemon(Service):
         await self._listeners.close()
         await self._background.drained()
         await self._metrics_thread.stop()
-        if was_ready or self._started is not None:
-            await self.store.close()
-        self.folder.release()
-        self._stopped.set()
+        try:
+            if was_ready or self._started is not None:
+                await self.store.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the end must not look like a clean one
+            self._log.failure("the database was not closed", action="close_failed")
+            self.fail(
+                f"jobsvc: the database {self.folder.database} was not closed: {error}; the next start checks it"
+            )
+        finally:
+            self.folder.release()
+            self._stopped.set()
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()

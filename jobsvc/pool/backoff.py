@@ -21,10 +21,12 @@ class Backoff:
 
     Args:
         uniform: a random number between two, for jitter: slots that fail together do not start together.
+        max_s: the longest pause.
     """
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+    def __init__(self, uniform: Callable[[float, float], float], max_s: float = RESTART_MAX_S) -> None:
         self._uniform = uniform
+        self._max_s = max_s
         self._failures = 0
 
     def next_s(self, lived_s: float, *, blameless: bool) -> float:
@@ -37,5 +39,5 @@ class Backoff:
         if self._failures == 1:
             return 0.0
         # 2**n overflows a float long after the cap has been reached.
-        longest = min(RESTART_MAX_S, RESTART_BASE_S * 2.0 ** min(self._failures - 2, 60))
+        longest = min(self._max_s, RESTART_BASE_S * 2.0 ** min(self._failures - 2, 60))
         return self._uniform(longest / 2, longest)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -28,6 +28,10 @@ GUARD = PACKAGE_DIR / "jobsvc" / "worker" / "guard.py"
 ANSWER_S = 5.0
 """For one command, starts of the guard included: it needs some milliseconds. Then it is killed and started afresh, and
 who waits is told that nobody knows."""
+RESTART_S = 1.0
+"""Longest pause before another one is started: a daemon killed within it leaves its orphans to its own next start."""
+QUIT_TRIES = 2
+"""Guards for the last sweep: the one there is, and another if that is dead or dies of it."""
 QUIT_S = 3.0
 """From `quit` to the kill: the guard's last sweep may wait a second for what it has killed."""
 
@@ -70,13 +74,14 @@ class Guard:
         self._clock = clock
         self._monotonic = monotonic
         self._boot = boot
-        self._backoff = Backoff(uniform)
+        self._backoff = Backoff(uniform, RESTART_S)
         self._transport: IProcessTransport | None = None
         self._started = 0.0
         self._again: IDelayedCall | None = None  # the next start; in the end, the kill
         self._requests: dict[int, Request] = {}
         self._number = 0
         self._stopping = False
+        self._quit_tries = QUIT_TRIES
         self._gone: Waiters[None] = Waiters()
 
     @property
@@ -106,11 +111,22 @@ class Guard:
                 request.timer.cancel()
         if self._again is not None and self._again.active():
             self._again.cancel()
+        if not self._number:
+            return succeed(None)  # it was never asked for anything: nothing has been started
+        gone = self._gone.wait()
+        self._quit()
+        return gone
+
+    def _quit(self) -> None:
+        """Have one do the last sweep."""
+        self._quit_tries -= 1
         if self._transport is None:
-            return succeed(None)
+            self._start()
+        if self._transport is None:
+            self._gone.fire(None)
+            return
         self._transport.write(b"quit\n")
         self._again = self._clock.callLater(QUIT_S, self._kill)
-        return self._gone.wait()
 
     # -- commands
 
@@ -171,7 +187,8 @@ class Guard:
             self._transport = self._reactor.spawnProcess(Ears(self), words[0], words, env={})
         except OSError:
             self._log.failure("the guard could not be started", action="guard_start_failed")
-            self._wait()
+            if not self._stopping:
+                self._wait()
             return
         for request in self._requests.values():
             self._transport.write(request.line)
@@ -197,7 +214,10 @@ class Guard:
         if self._stopping:
             if self._again is not None and self._again.active():
                 self._again.cancel()
-            self._gone.fire(None)
+            if self._quit_tries and not reason.check(ProcessDone):
+                self._quit()
+            else:
+                self._gone.fire(None)
             return
         self._log.error(
             "the guard {words}: it is started again", words=exit_words(exit_of(reason)), action="guard_died"

@@ -21,10 +21,14 @@ class Mark:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("jobsvc-mark", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, MARK.size)
-        # A worker that could cut it short would end the daemon: reading behind the end of a file is SIGBUS.
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self._map = mmap.mmap(self.fd, MARK.size)
+        try:
+            os.ftruncate(self.fd, MARK.size)
+            # A worker that could cut it short would end the daemon: reading behind the end of a file is SIGBUS.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self._map = mmap.mmap(self.fd, MARK.size)
+        except BaseException:
+            self.close_fd()
+            raise
 
     def read(self) -> tuple[int, int, int] | None:
         """(no, epoch, began_us) of what runs, or None."""

@@ -170,10 +170,11 @@ class WorkerProcess:
             OSError: none is to be had.
         """
         launcher = self._launcher
-        mark = Mark()
         ours, theirs = socket.socketpair()
         out, err = self._printed
+        begin_mark: Mark | None = None
         try:
+            begin_mark = Mark()
             self._child, out.inlet, err.inlet = launcher.start(
                 self._plan.argv(),
                 out.feed,
@@ -181,21 +182,22 @@ class WorkerProcess:
                 self._ended,
                 mark=self.id,
                 options=(*self._subreaper(), "--channel", str(CHANNEL_FD), "--mark", str(MARK_FD)),
-                descriptors=(theirs.fileno(), mark.fd),
+                descriptors=(theirs.fileno(), begin_mark.fd),
             )
         except BaseException:
             ours.close()
-            mark.close()
+            if begin_mark is not None:
+                begin_mark.close()
             raise
         finally:
             theirs.close()
-            mark.close_fd()
+        begin_mark.close_fd()
         if self.kind == "cpu":
             out.inlet.before_read = out.look
             err.inlet.before_read = err.look
             for inlet in (out.inlet, err.inlet):
                 self._pipes.register(inlet.fileno(), select.POLLIN)
-        self._mark = mark
+        self._mark = begin_mark
         self._channel = Channel(launcher.reactor, launcher.clock, ours.detach(), self._received, self._silent)
         self._child.watch(self._channel)
         self._arm(START_S, self._late)

@@ -45,6 +45,9 @@ def holding(folder: Path) -> Iterator[int | None]:
             holder = os.read(lock, 200).split()
             yield int(holder[0]) if holder and holder[0].isdigit() else 0
         else:
+            # Whoever is kept out meanwhile is told by whom.
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode())
             yield None
     finally:
         os.close(lock)
@@ -100,8 +103,12 @@ class DataFolder:
             raise FolderRefused(
                 f"data directory {self.path} is in use by another jobsvc{who}; stop it or name another with --data-dir"
             ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
+        except OSError as error:
+            os.close(lock)
+            raise self._unwritable(LOCK_FILE, error) from None
         self._lock = lock
 
     def identity(self) -> str:
@@ -110,13 +117,17 @@ class DataFolder:
         return f"{info.st_dev:x}-{info.st_ino:x}"
 
     def token(self) -> str:
-        """The admin token; the first start makes it. Raises `FolderRefused` when the file is no token."""
+        """The admin token; the first start makes it. Raises `FolderRefused`: no token in it, not to be read or made."""
         file = self.path / TOKEN_FILE
         try:
             text = file.read_text().strip()
         except FileNotFoundError:
             text = f"jobsvc_{self._token_bytes(TOKEN_ID_BYTES).hex()}.{self._token_bytes(TOKEN_SECRET_BYTES).hex()}"
             self._write(TOKEN_FILE, text + "\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FolderRefused(
+                f"{file} cannot be read ({error}); the next start makes one when it is removed"
+            ) from None
         if not text.startswith("jobsvc_") or not text.partition(".")[2]:
             raise FolderRefused(
                 f"{file} holds no token (jobsvc_<id>.<secret>): remove it, the next start makes one"
@@ -124,7 +135,7 @@ class DataFolder:
         return text
 
     def publish(self, url: str | None, unix: str | None) -> None:
-        """Say where the daemon listens."""
+        """Say where the daemon listens. Raises `FolderRefused` when that cannot be written."""
         body = {"url": url, "unix": unix, "pid": os.getpid(), "boot": self._boot}
         self._write(ENDPOINT_FILE, msgspec.json.encode(body).decode() + "\n")
 
@@ -139,9 +150,18 @@ class DataFolder:
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all, readable by the owner alone."""
         new = self.path / f"{name}.new"
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path / name)
+        try:
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path / name)
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
+    def _unwritable(self, name: str, error: OSError) -> FolderRefused:
+        return FolderRefused(
+            f"{self.path / name} cannot be written ({error.strerror}); free some space or make the folder writable, "
+            "or name another with --data-dir"
+        )

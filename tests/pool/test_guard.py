@@ -109,6 +109,33 @@ async def test_leaves_nothing_of_its_boot_at_its_end() -> None:
     assert not alive(pid)
 
 
+@pytest.mark.parametrize("while_stopping", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_guard_that_dies_is_replaced_for_the_last_sweep(
+    monkeypatch: pytest.MonkeyPatch, *, while_stopping: bool
+) -> None:
+    """Killed just before the stop, or by it: what has left its tree is gone all the same at the end of a stop."""
+    made = Guard(reactor(), reactor(), time.monotonic, BOOT, lambda low, high: low)
+    await made.sweep("w-0").addTimeout(WAIT_S, reactor())
+    left = sleeper()
+    assert made.pid is not None
+    if while_stopping:
+        os.kill(made.pid, signal.SIGSTOP)  # so that it has done nothing yet
+    else:
+        monkeypatch.setattr(made, "_wait", lambda: None)  # the next one is not due yet
+        os.kill(made.pid, signal.SIGKILL)
+        for _ in range(int(WAIT_S / 0.02)):
+            if made.pid is None:
+                break
+            await pause(0.02)
+        assert made.pid is None
+    ended = made.stop()
+    if while_stopping:
+        os.kill(made.pid, signal.SIGKILL)
+    await ended.addTimeout(WAIT_S, reactor())
+    assert not alive(left)
+
+
 def test_end_of_the_pipe_is_the_end_of_all(tmp_path: Path) -> None:
     """The daemon is gone: all of this boot is killed, what comes up in the next moment too, then the guard exits."""
     process = subprocess.Popen(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -185,3 +188,19 @@ async def test_a_worker_that_prints_faster_than_it_is_stored_waits() -> None:
     await worker.record.until(lambda: worker.record.items("credit"))
     assert worker.record.items("credit") == [3], "the worker never sent what the pipe was owed for"
     await worker.end()
+
+
+@pytest.mark.parametrize("missing", ["socketpair", "memfd_create", "ftruncate"])
+def test_a_start_that_fails_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """It is tried again and again, when descriptors are short: each try must give back what it has taken."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = set(Path("/proc/self/fd").iterdir())
+    worker = FakeWorker()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket if missing == "socketpair" else os, missing, refused)
+        with pytest.raises(OSError, match="Too many open files"):
+            worker.process.start()
+    assert set(Path("/proc/self/fd").iterdir()) == before

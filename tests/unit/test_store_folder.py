@@ -1,0 +1,64 @@
+"""The data directory when it cannot be written: one sentence with the file's name, and nothing held."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from jobsvc.store.folder import DataFolder, FolderRefused, holding
+
+
+def folder(path: Path) -> DataFolder:
+    return DataFolder(path / "data", "boot", bytes)
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_lock_that_cannot_be_written_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F32: a start on a full disk."""
+    made = folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(
+            FolderRefused, match=r"data/lock cannot be written \(No space left on device\); free some"
+        ):
+            made.take()
+    again = folder(tmp_path)
+    again.take()
+    again.release()
+
+
+@pytest.mark.parametrize("what", ["token", "endpoint.json"])
+def test_a_file_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    made = folder(tmp_path)
+    made.take()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FolderRefused, match=rf"data/{what} cannot be written \(No space left on device\)"):
+        made.token() if what == "token" else made.publish("http://127.0.0.1:1", None)
+    made.release()
+
+
+def test_a_token_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    made.take()
+    (made.path / "token").write_bytes(b"\xff\xfe")
+    with pytest.raises(FolderRefused, match="data/token cannot be read"):
+        made.token()
+    made.release()
+
+
+def test_who_is_kept_out_by_a_tool_is_told_by_which(tmp_path: Path) -> None:
+    """Not by the daemon that was there before, which may long be dead."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").write_text("99999999 an-old-boot\n")
+    with holding(tmp_path / "data") as daemon:
+        assert daemon is None
+        with pytest.raises(FolderRefused, match=rf"in use by another jobsvc \(pid {os.getpid()}\)"):
+            folder(tmp_path).take()
