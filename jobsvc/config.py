@@ -197,8 +197,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("keep-s", f"SECONDS a finished job is kept [default: {KEEP_S:g}, 7 days]", _seconds(KEEP_MAX_S)),
     Option(
         "max-rss",
-        "BYTES of memory (512M, 2G) that a process job may use with all it starts; over it, it fails as crashed "
-        "with exit.oom. A task's limits={'max_rss': ...} goes before this; so with the next three",
+        "BYTES of memory (512M, 2G) that a process job may use with all it starts; over it, Python gets a MemoryError, "
+        "and what still grows is killed (crashed, with exit.oom). A task's limits={'max_rss': ...} goes before this; "
+        "so with the next three",
         _bytes(RSS_LEAST_BYTES),
     ),
     Option(
