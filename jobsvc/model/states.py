@@ -65,8 +65,15 @@ def _ways() -> tuple[Transition, ...]:
     )
     seen = "cancel was asked; the code was seen to stop"
     rows.append(Transition("stopping", "cancelled", "supervisor or rescue", seen))
-    rows += [Transition("stopping", to, "supervisor", "timeout, or an error while stopping; attempts left / none")
-             for to in ("retrying", "failed")]  # fmt: skip
+    rows.append(
+        Transition("stopping", "retrying", "supervisor", "timeout, or an error while stopping; attempts left")
+    )
+    rows.append(
+        Transition(
+            "stopping", "failed", "supervisor", "timeout, or an error while stopping; attempts used up"
+        )
+    )
+    rows.append(Transition("stopping", "failed", "drain or rescue", "on_lost=fail: it must not run again"))
     rows.append(Transition("stopping", "queued", "drain or rescue", "seen to stop; not counted"))
     rows.append(Transition("running", "queued", "rescue", "lost and on_lost=retry; not counted"))
     rows.append(Transition("running", "failed", "rescue", "lost and on_lost=fail, or the third loss"))

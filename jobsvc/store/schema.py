@@ -1,4 +1,4 @@
-"""F2: the shape of the database, as numbered migrations. Data only: who applies them is `connection`.
+"""F2: the shape of the database, as numbered migrations. Data only: who applies them is `migrating`.
 
 A migration once released is never changed; a new one is added behind it. `user_version` counts those applied.
 
