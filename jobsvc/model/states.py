@@ -65,16 +65,14 @@ def _ways() -> tuple[Transition, ...]:
     )
     seen = "cancel was asked; the code was seen to stop"
     rows.append(Transition("stopping", "cancelled", "supervisor or rescue", seen))
+    error = "timeout, or an error while stopping"
+    rows.append(Transition("stopping", "retrying", "supervisor", f"{error}; attempts left, or snoozed"))
+    rows.append(Transition("stopping", "failed", "supervisor", f"{error}; attempts used up, or in vain"))
+    stopped = "seen to stop"
     rows.append(
-        Transition("stopping", "retrying", "supervisor", "timeout, or an error while stopping; attempts left")
+        Transition("stopping", "queued", "drain or rescue", f"{stopped} and on_lost=retry; not counted")
     )
-    rows.append(
-        Transition(
-            "stopping", "failed", "supervisor", "timeout, or an error while stopping; attempts used up"
-        )
-    )
-    rows.append(Transition("stopping", "failed", "drain or rescue", "on_lost=fail: it must not run again"))
-    rows.append(Transition("stopping", "queued", "drain or rescue", "seen to stop; not counted"))
+    rows.append(Transition("stopping", "failed", "drain or rescue", f"{stopped} and on_lost=fail"))
     rows.append(Transition("running", "queued", "rescue", "lost and on_lost=retry; not counted"))
     rows.append(Transition("running", "failed", "rescue", "lost and on_lost=fail, or the third loss"))
     rows += [Transition(frm, "cancelled", "cancel", "still waiting") for frm in WAITING]

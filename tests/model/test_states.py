@@ -73,6 +73,27 @@ def test_every_way_says_who_may_take_it_and_when() -> None:
     assert len(set(TRANSITIONS)) == len(TRANSITIONS)
 
 
+def test_ways_that_part_say_which_of_them_is_taken() -> None:
+    """From one state, by the same hand: each names its own half of the condition."""
+    parting: dict[tuple[str, str, str], set[State | None]] = {}
+    for way in TRANSITIONS:
+        if way.frm is not None:
+            parting.setdefault((way.frm, way.who, way.guard), set()).add(way.to)
+    assert {key: ends for key, ends in parting.items() if len(ends) > 1} == {}
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_what_on_lost_says_decides_between_queued_and_failed(state: State) -> None:
+    """Also for what was stopping: drained, or cut short with its daemon."""
+    said = {
+        (way.to, word)
+        for way in TRANSITIONS
+        for word in ("on_lost=retry", "on_lost=fail")
+        if way.frm == state and word in way.guard
+    }
+    assert said == {("queued", "on_lost=retry"), ("failed", "on_lost=fail")}
+
+
 def test_the_diagram_shows_every_way_once() -> None:
     lines = diagram().splitlines()[1:]
     shown = [tuple(line.strip().split(": ")[0].split(" --> ")) for line in lines]
