@@ -42,8 +42,7 @@ def holding(folder: Path) -> Iterator[int | None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(lock, 200).split()
-            yield int(holder[0]) if holder and holder[0].isdigit() else 0
+            yield _holder(lock)
         else:
             # Whoever is kept out meanwhile is told by whom.
             os.ftruncate(lock, 0)
@@ -51,6 +50,30 @@ def holding(folder: Path) -> Iterator[int | None]:
             yield None
     finally:
         os.close(lock)
+
+
+def daemon_in(folder: Path) -> int | None:
+    """The pid of who has a data directory (0: not known), None when nobody has; who asks keeps nobody out.
+
+    The lock is taken for the moment of the question only, shared, and nothing is written.
+    """
+    try:
+        lock = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(lock)
+    finally:
+        os.close(lock)
+    return None
+
+
+def _holder(lock: int) -> int:
+    """The pid in the lock file; 0 when there is none."""
+    words = os.read(lock, 200).split()
+    return int(words[0]) if words and words[0].isdigit() else 0
 
 
 class DataFolder:

@@ -1,6 +1,7 @@
 """F2: what people do with a database from outside: look at it, copy it, migrate it; without a daemon or beside one.
 
-Must not disturb a daemon: nothing here brings the log into the file or removes it while one has the database open.
+Must not disturb a daemon: nothing here brings the log into the file or removes it while one has the database open,
+and what only looks, or copies, keeps none from being started meanwhile.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from jobsvc.store import marks
 from jobsvc.store.connection import StoreRefused, close_writer, connect, open_look
-from jobsvc.store.folder import holding
+from jobsvc.store.folder import daemon_in, holding
 from jobsvc.store.migrating import BACKUP_FOLDER, advice, copy, stamp
 from jobsvc.store.opening import exists, inspect, open_writer, refusal
 from jobsvc.store.schema import MIGRATIONS
 
 PROBLEMS_MAX: Final = 20
 """Lines of what a check found: a damaged database has thousands, and the first say where it is."""
+
+_T = TypeVar("_T")
 
 _COUNTS: Final = "SELECT state, count(*) FROM jobs GROUP BY state"
 
@@ -58,25 +61,21 @@ def check(path: str) -> Report:
     Raises:
         StoreRefused: there is no such file.
     """
-    report = Report(file=path)
-    with holding(Path(path).parent) as daemon:
-        _must_exist(path)
-        report.daemon = daemon
-        report.bytes = Path(path).stat().st_size
-        log = marks.log_file(path)
-        report.log_bytes = log.stat().st_size if log.exists() else 0
-        try:
-            exists(path)
-            found, _ = inspect(path)
-            report.schema = found.version
-            report.closed = None if found.marks.in_use is None else not found.marks.in_use
-            with _looking(path) as db:
-                report.problems += _damage(db)
-                report.jobs = dict(db.execute(_COUNTS).fetchall())
-        except StoreRefused as refused:
-            report.problems.append(f"It {refused.detail}")
-        except sqlite3.Error as error:
-            report.problems.append(f"It {refusal(path, error).detail}")
+    _must_exist(path)
+    report = Report(file=path, daemon=daemon_in(Path(path).parent), bytes=Path(path).stat().st_size)
+    log = marks.log_file(path)
+    report.log_bytes = log.stat().st_size if log.exists() else 0
+    try:
+        exists(path)
+        found, _ = _at_rest(path, lambda: inspect(path))
+        report.schema = found.version
+        report.closed = None if found.marks.in_use is None else not found.marks.in_use
+        damage, report.jobs = _at_rest(path, lambda: _seen(path))
+        report.problems += damage
+    except StoreRefused as refused:
+        report.problems.append(f"It {refused.detail}")
+    except sqlite3.Error as error:
+        report.problems.append(f"It {refusal(path, error).detail}")
     report.ok = not report.problems
     return report
 
@@ -113,18 +112,16 @@ def backup(path: str, to: Path | None, now_us: int) -> Path:
         StoreRefused: no such database, or one that a start would refuse.
         OSError: the copy cannot be written; nothing of it is left.
     """
-    with holding(Path(path).parent), _speaking(path):
+    with _speaking(path):
         _must_exist(path)
         exists(path)
-        inspect(path)
+        _at_rest(path, lambda: inspect(path))
         if to is None:
             to = Path(path).parent / BACKUP_FOLDER
             to.mkdir(mode=0o700, exist_ok=True)
-        if to.is_dir():
-            to /= f"jobsvc-{stamp(now_us)}.db"
-        with _looking(path) as db:
-            copy(db, to)
-    return to
+        made = to / f"jobsvc-{stamp(now_us)}.db" if to.is_dir() else to
+        _at_rest(path, lambda: _copied(path, made), made.unlink)
+    return made
 
 
 def migrate(path: str, now_us: Callable[[], int]) -> tuple[int, int, Path | None]:
@@ -149,6 +146,17 @@ def _must_exist(path: str) -> None:
         raise StoreRefused(path, "is not there; name the data directory with: jobsvc --data-dir DIR db …")
 
 
+def _seen(path: str) -> tuple[list[str], dict[str, int]]:
+    """What is damaged, and how many jobs are in each state."""
+    with _looking(path) as db:
+        return _damage(db), dict(db.execute(_COUNTS).fetchall())
+
+
+def _copied(path: str, to: Path) -> None:
+    with _looking(path) as db:
+        copy(db, to)
+
+
 def _damage(db: sqlite3.Connection) -> list[str]:
     words = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})").fetchall()]
     return [] if words == ["ok"] else [" ".join(line.split()) for line in words]
@@ -168,6 +176,31 @@ def _speaking(path: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise refusal(path, error) from error
+
+
+def _at_rest(path: str, look: Callable[[], _T], undo: Callable[[], object] = lambda: None) -> _T:
+    """What a look at the database gives, or raises; looked at again when that was a mixture of two moments.
+
+    A database without a log is read without a lock, as it lies there. So when a daemon that was started meanwhile has
+    written to the file, nothing of it counts, and what came of it is taken back by `undo`; the next look finds a log.
+    """
+    while True:
+        written = _written(path) if marks.log_number(path) is None else None
+        try:
+            seen = look()
+        except (sqlite3.Error, StoreRefused):
+            if written in (None, _written(path)):
+                raise
+        else:
+            if written in (None, _written(path)):
+                return seen
+            undo()
+
+
+def _written(path: str) -> tuple[int, int, int]:
+    """Changes whenever the file is written to, whoever does it."""
+    info = Path(path).stat()
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 @contextmanager

@@ -14,8 +14,11 @@ import pytest
 
 from jobsvc.cli.root import run
 from jobsvc.cli.shell import Shell
+from jobsvc.store import tending
 from jobsvc.store.folder import DataFolder
+from jobsvc.store.migrating import copy
 from jobsvc.store.schema import MIGRATIONS
+from tests.contract.store_harness import job_of
 from tests.faults import files
 from tests.faults.files import content, count, opened
 from tests.faults.test_migrations import RELEASED, made, version
@@ -171,6 +174,71 @@ def test_backup_to_a_place_of_ones_own(db: Db, tmp_path: Path) -> None:
     assert [count(file) for file in folder.iterdir()] == [3]
     assert db("backup", "--file", str(to), str(tmp_path / "again.db"))[0] == 0
     assert count(tmp_path / "again.db") == 3
+
+
+def started(db: Db, jobs: int) -> None:
+    """A daemon's whole life on the data directory, in which it takes jobs and its log comes into the file."""
+    folder = DataFolder(db.folder, "boot", os.urandom)
+    folder.take()
+    store = opened(db.file)
+    store.submit([job_of(args=b"x" * 100) for _ in range(jobs)])
+    store.close()
+    folder.release()
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_daemon_may_be_started_while_a_backup_is_made(
+    db: Db, monkeypatch: pytest.MonkeyPatch, *, crashed: bool
+) -> None:
+    """It is not kept out, and the copy is of one moment: if the file was written to meanwhile, it is made again."""
+    if crashed:
+        files.crashed(db.file, 1)
+    else:
+        files.closed(db.file, jobs=50)
+    (db.folder / "lock").write_text("4194304 an-old-boot\n")
+    copies: list[Path] = []
+
+    def copy_meanwhile(source: sqlite3.Connection, to: Path) -> None:
+        copy(source, to)
+        copies.append(to)
+        if len(copies) == 1:
+            started(db, 7)
+
+    monkeypatch.setattr(tending, "copy", copy_meanwhile)
+    code, out, err = db("backup")
+    assert (code, err) == (0, "")
+    made_ = Path(json.loads(out)["backup"])
+    assert list(made_.parent.iterdir()) == [made_]
+    # Beside a log SQLite itself sees to it that all is of one moment: that of the beginning.
+    assert (len(copies), count(made_)) == ((1, 50) if crashed else (2, 57))
+    assert count(db.file) == 57
+
+
+def test_a_daemon_may_be_started_while_a_check_is_made(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not kept out, and what it writes is not taken for damage."""
+    files.closed(db.file, jobs=50)
+    damage = tending._damage
+    looks: list[sqlite3.Connection] = []
+
+    def damage_meanwhile(source: sqlite3.Connection) -> list[str]:
+        looks.append(source)
+        if len(looks) > 1:
+            return damage(source)
+        started(db, 7)
+        return ["a page of the old file, and one of the new"]
+
+    monkeypatch.setattr(tending, "_damage", damage_meanwhile)
+    code, out, _ = db("check")
+    report = json.loads(out)
+    assert (code, report["problems"], report["jobs"]) == (0, [], {"queued": 57})
+
+
+def test_who_only_looks_leaves_the_lock_as_it_is(db: Db) -> None:
+    """The pid in it is that of the last who held it."""
+    files.closed(db.file)
+    (db.folder / "lock").write_text("4194304 an-old-boot\n")
+    assert (db("check")[0], db("backup")[0]) == (0, 0)
+    assert (db.folder / "lock").read_text() == "4194304 an-old-boot\n"
 
 
 def test_backup_on_a_full_disk_leaves_nothing(db: Db, tmp_path: Path) -> None:
