@@ -22,9 +22,19 @@ _own = attrgetter(*sql.SUBMIT_OWN)
 # What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
 # outcome, progress or losses: those columns are not looked at.
 _unusual = attrgetter(
-    "key", "labels", "run_at", "due_at", "expires_at", "reason", "large", "parent", "rerun_of"
+    "key",
+    "labels",
+    "run_at",
+    "due_at",
+    "expires_at",
+    "reason",
+    "large",
+    "parent",
+    "rerun_of",
+    "request_id",
+    "traceparent",
 )
-_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None)
+_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None, None, None)
 _stand = attrgetter("state", "epoch", "seq", "revision", "claim_seq")
 _QUEUED: Final = ("queued", 0, 1, 1, None)
 _RUNNING: Final = ("running", 1, 2, 2, 2)
