@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from jobsvc.engine.admission import Admission
 from jobsvc.engine.board import Active, Board, Seat
 from jobsvc.engine.bus import Bus, Follow, Sink
+from jobsvc.engine.changing import Changing
 from jobsvc.engine.chores import Chores
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
@@ -25,14 +26,14 @@ from jobsvc.engine.operations import Operations
 from jobsvc.engine.readers import EventReader, ItemReader
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
-from jobsvc.engine.waits import Waits
+from jobsvc.engine.waits import Match, Waits
 from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
-from jobsvc.model.job import Job, Submit
+from jobsvc.model.job import NO_ORIGIN, Job, Origin, Patch, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
@@ -125,6 +126,8 @@ class Engine:
         self._operations = Operations(
             self.board, store, self.bus, self._dispatcher, self._stops, self._waits, self._admission, now_us
         )
+
+        self._changing = Changing(store, self.bus, self._dispatcher, self._waits, now_us, self._chores.due_at)
 
     # -- life
 
@@ -292,21 +295,31 @@ class Engine:
 
     # -- change
 
-    def cancel(self, job_id: bytes, tenant: str, mode: str, grace_s: float) -> Deferred[tuple[Job, bool]]:
+    # `match`: the revisions in which the job may be found; else nothing is done, and `stale` says in which it is.
+
+    def change(self, job_id: bytes, tenant: str, patch: Patch, match: Match) -> Deferred[Job]:
+        """Other fields for a waiting job. Raises `JobsvcError` stale, conflict, invalid_field."""
+        return Deferred.fromCoroutine(self._changing.change(job_id, tenant, patch, match))
+
+    def cancel(
+        self, job_id: bytes, tenant: str, mode: str, grace_s: float, match: Match = None
+    ) -> Deferred[tuple[Job, bool]]:
         """(job, True): it was waiting and is cancelled. (job, False): it is stopping."""
-        return Deferred.fromCoroutine(self._operations.cancel(job_id, tenant, mode, grace_s))
+        return Deferred.fromCoroutine(self._operations.cancel(job_id, tenant, mode, grace_s, match))
 
-    def retry(self, job_id: bytes, tenant: str) -> Deferred[Job]:
-        """A new job like this final one."""
-        return Deferred.fromCoroutine(self._operations.retry(job_id, tenant, self.submit))
+    def retry(
+        self, job_id: bytes, tenant: str, match: Match = None, origin: Origin = NO_ORIGIN
+    ) -> Deferred[Job]:
+        """A new job like this final one; `origin` is that of the request that asks for it."""
+        return Deferred.fromCoroutine(self._operations.retry(job_id, tenant, self.submit, match, origin))
 
-    def run_now(self, job_id: bytes, tenant: str) -> Deferred[Job]:
+    def run_now(self, job_id: bytes, tenant: str, match: Match = None) -> Deferred[Job]:
         """A scheduled or retrying job is queued at once."""
-        return Deferred.fromCoroutine(self._operations.run_now(job_id, tenant))
+        return Deferred.fromCoroutine(self._operations.run_now(job_id, tenant, match))
 
-    def delete(self, job_id: bytes, tenant: str) -> Deferred[None]:
+    def delete(self, job_id: bytes, tenant: str, match: Match = None) -> Deferred[None]:
         """Remove a final job."""
-        return Deferred.fromCoroutine(self._operations.delete(job_id, tenant))
+        return Deferred.fromCoroutine(self._operations.delete(job_id, tenant, match))
 
     # -- the listener of workers
 

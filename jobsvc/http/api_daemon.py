@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
+from jobsvc.http.conditions import tags_of
 from jobsvc.http.edge import JSON, Edge, encode, json_reply
 from jobsvc.http.executors import EXECUTOR_VIEWS
 from jobsvc.http.metrics import CONTENT_TYPE
@@ -162,6 +163,7 @@ class Described:
     async def openapi(self, edge: Edge, request: Request, query: Query) -> bytes:
         """`GET /openapi.json`."""
         request.header(b"ETag", self._etag)
-        if request.requestHeaders.getRawHeaders(b"if-none-match") == [self._etag]:
+        known = tags_of(request, b"if-none-match")
+        if known is not None and known.includes(self._etag):
             return request.reply(304, b"", b"")
         return request.reply(200, self._body, JSON)

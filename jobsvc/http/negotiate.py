@@ -1,4 +1,4 @@
-"""F3: request headers that steer a reply: Accept, Prefer, If-None-Match, Last-Event-ID. Values in, values out."""
+"""F3: request headers that steer a reply: Accept, Prefer, Last-Event-ID. Values in, values out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ MEDIA: dict[Form, bytes] = {
 }
 _FORMS: dict[bytes, Form] = {media: form for form, media in MEDIA.items()} | {b"application/jsonl": "ndjson"}
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,6})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
-_ETAG = re.compile(rb'(?:W/)?"r(\d{1,18})"')
 _NUMBER = re.compile(rb"\d{1,18}")
 
 
@@ -49,18 +48,6 @@ def applied_wait(request: Request, wait_s: float) -> None:
     request.header(
         b"Preference-Applied", b"wait=%d" % wait_s if wait_s == int(wait_s) else b"wait=%g" % wait_s
     )
-
-
-def etag(revision: int) -> bytes:
-    """The entity tag of a job."""
-    return b'"r%d"' % revision
-
-
-def known_revision(request: Request) -> int | None:
-    """The revision that the client has, by If-None-Match; None when it has none or one of another kind."""
-    given = request.requestHeaders.getRawHeaders(b"if-none-match")
-    found = None if given is None else _ETAG.fullmatch(given[0].strip())
-    return None if found is None else int(found[1])
 
 
 def last_event(request: Request) -> int | None:

@@ -33,7 +33,8 @@ _HEADER_DOCS = {
 }
 _STEERING_DOCS = {
     "Idempotency-Key": "The same key and body give the same job, as long as it is kept; another body is refused.",
-    "If-None-Match": "The ETag that is known: 304 while it is still the one.",
+    "If-Match": "ETags (or *): nothing is done unless the job is still in one of these revisions.",
+    "If-None-Match": "The ETags that are known (or *): 304 while it is still one of them.",
     "Last-Event-ID": "The last number that was read: the reply goes on behind it.",
     "Prefer": "wait=N: answer when the job is done, or after N seconds.",
 }
@@ -61,6 +62,7 @@ class Problem(msgspec.Struct):
     errors: list[FieldError] | UnsetType = msgspec.UNSET
     retry_after_s: float | UnsetType = msgspec.UNSET
     job: str | UnsetType = msgspec.UNSET
+    revision: int | UnsetType = msgspec.UNSET
     error: JobError | UnsetType | None = msgspec.UNSET
 
 

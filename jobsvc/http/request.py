@@ -31,6 +31,7 @@ STATUS_LINES: dict[int, bytes] = {
     421: b"HTTP/1.1 421 Misdirected Request\r\n",
     422: b"HTTP/1.1 422 Unprocessable Content\r\n",
     424: b"HTTP/1.1 424 Failed Dependency\r\n",
+    428: b"HTTP/1.1 428 Precondition Required\r\n",
     429: b"HTTP/1.1 429 Too Many Requests\r\n",
 }
 _FIXED = (

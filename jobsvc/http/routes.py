@@ -12,7 +12,7 @@ from jobsvc.http.query import Parameter
 from jobsvc.model.access import Scope
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
-from jobsvc.model.job import JobView, Submit
+from jobsvc.model.job import JobView, Patch, Submit
 from jobsvc.model.limits import LIST_LIMIT
 from jobsvc.model.states import STATES
 
@@ -68,6 +68,7 @@ _FOLLOW = query.flag("0 = stop at what there is now.")
 _STREAMED = (SSE, NDJSON)
 _STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
 _FINDING: tuple[Code, ...] = ("not_found", "purged")
+_MATCHING: tuple[Code, ...] = ("stale", "bad_query")
 _READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 
 
@@ -83,7 +84,8 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) 
         answers=answers,
         takes_body=True,
         body=api_jobs.Nothing,
-        refusals=(*_FINDING, *_READING, *_STORING, "conflict"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_STORING, *_MATCHING, "conflict"),
     )
 
 
@@ -193,7 +195,22 @@ _JOBS = (
         handler=api_jobs.delete,
         doc="Remove a final job and all that belongs to it.",
         answers={204: Answer("Gone.", media=())},
-        refusals=(*_FINDING, "conflict", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_MATCHING, "conflict", "disk_full"),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/jobs/{job_id}",
+        name="jobs.change",
+        scope="operate",
+        handler=api_jobs.change,
+        doc="Change a waiting job: priority, run_at, timeouts, labels. If-Match is required.",
+        answers={200: _JOB},
+        takes_body=True,
+        body=Patch,
+        body_media=(_JSON, "application/merge-patch+json"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "precondition_required", "conflict", "disk_full"),
     ),
     Route(
         method="GET",
@@ -249,7 +266,8 @@ _JOBS = (
         answers={200: _JOB, 202: Answer("Stopping.", JobView, headers=("ETag",))},
         takes_body=True,
         body=api_jobs.Cancel,
-        refusals=(*_FINDING, *_READING, "conflict", "cannot_kill", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "conflict", "cannot_kill", "disk_full"),
     ),
     _verb(
         "retry",
