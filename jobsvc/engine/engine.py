@@ -23,6 +23,7 @@ from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
 from jobsvc.engine.intake import Intake
 from jobsvc.engine.operations import Operations
+from jobsvc.engine.quotas import Quotas, Sent
 from jobsvc.engine.readers import EventReader, ItemReader
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
@@ -34,7 +35,7 @@ from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import NO_ORIGIN, Job, Origin, Patch, Submit
-from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
+from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S, QUEUE_MAX
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
@@ -46,6 +47,8 @@ class EngineConfig(msgspec.Struct, frozen=True):
     args_max_bytes: int = ARGS_MAX_BYTES
     keep_s: float = KEEP_S
     limits: Limits = NO_LIMITS
+    queue_max: int = QUEUE_MAX
+    submit_rate: float = 0.0
 
 
 class Engine:
@@ -83,8 +86,17 @@ class Engine:
         self.bus = Bus(self.counters)
         self.background = Background()
         self._writes = AttemptWrites(store, clock, self._space_again)
+        self.quotas = Quotas(clock.seconds, config.queue_max, config.submit_rate)
         self._dispatcher = Dispatcher(
-            self.board, store, self.bus, clock, now_us, self._timed, self._homeless, self._writes.saw
+            self.board,
+            store,
+            self.bus,
+            clock,
+            now_us,
+            self._timed,
+            self._homeless,
+            self._writes.saw,
+            self.quotas.gone,
         )
         self._endings = Endings(
             self.board,
@@ -94,6 +106,7 @@ class Engine:
             now_us,
             self.counters,
             lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
+            self.quotas.back,
         )
         self._stops = Stops(
             self.board,
@@ -106,6 +119,7 @@ class Engine:
             now_us,
             uniform,
             on_worn,
+            self.quotas.gone,
         )
         self._intake = Intake(
             self.board,
@@ -119,12 +133,20 @@ class Engine:
             self.counters,
         )
         self._chores = Chores(
-            store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background
+            store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background, self.quotas.gone
         )
         self._admission = Admission(self.board, IdMaker(random_bits), now_us, config.args_max_bytes)
         self._waits = Waits(self.board, store, self.bus, clock, now_us, config.keep_s)
         self._operations = Operations(
-            self.board, store, self.bus, self._dispatcher, self._stops, self._waits, self._admission, now_us
+            self.board,
+            store,
+            self.bus,
+            self._dispatcher,
+            self._stops,
+            self._waits,
+            self._admission,
+            now_us,
+            self.quotas.gone,
         )
 
         self._changing = Changing(store, self.bus, self._dispatcher, self._waits, now_us, self._chores.due_at)
@@ -133,6 +155,7 @@ class Engine:
 
     async def start(self) -> None:
         """After the store is open and recovered, and the first manifest is in: look for what is queued."""
+        self.quotas.seed(await self.store.depths())
         self.started = True
         self._dispatcher.queued(await self.store.queued())
         self._chores.start()
@@ -199,22 +222,28 @@ class Engine:
         return self._admission.prepare(submit, tenant, key_header)
 
     def submit(self, jobs: Sequence[Job]) -> Deferred[list[Submitted]]:
-        """Accept these jobs; fires after the commit. Those for which a slot is free start at once.
+        """Accept these jobs, at least one and all of one tenant; fires after the commit. Those for which a slot is free
+        start at once.
 
         Raises:
-            JobsvcError: `draining`.
-        """
+            JobsvcError: `draining`; `queue_full`, `rate_limited`, `overloaded`: none of them is stored. How many would
+                be, `quotas.room` tells.
+        """  # fmt: skip
         if self.draining:
             raise JobsvcError(
                 "draining", "the daemon is stopping; send it again in a moment", retry_after_s=5
             )
+        self.quotas.check(jobs[0].tenant, len(jobs))
         crash("CP1")
         self._dispatcher.place(jobs)
+        sent = self.quotas.sent(jobs)
         answer = self.store.submit(jobs)
-        answer.addCallbacks(self._submitted, self._not_submitted, callbackArgs=(jobs,), errbackArgs=(jobs,))
+        answer.addCallbacks(
+            self._submitted, self._not_submitted, callbackArgs=(jobs, sent), errbackArgs=(jobs, sent)
+        )
         return answer
 
-    def _submitted(self, answers: list[Submitted], jobs: Sequence[Job]) -> list[Submitted]:
+    def _submitted(self, answers: list[Submitted], jobs: Sequence[Job], sent: Sent) -> list[Submitted]:
         crash("CP3")
         fresh: list[Job] = []
         for answer, job in zip(answers, jobs, strict=True):
@@ -226,11 +255,13 @@ class Engine:
                 self._chores.due_at(answer.job.due_at)
             if answer.job.expires_at is not None:
                 self._chores.due_at(answer.job.expires_at)
+        self.quotas.answered(sent, fresh)
         self.counters[("submitted",)] += len(fresh)
         self._dispatcher.submitted(fresh)
         return answers
 
-    def _not_submitted(self, failure: Failure, jobs: Sequence[Job]) -> Failure:
+    def _not_submitted(self, failure: Failure, jobs: Sequence[Job], sent: Sent) -> Failure:
+        self.quotas.answered(sent, ())
         for job in jobs:
             self._dispatcher.unplace(job.id)
         return self._writes.saw(failure)

@@ -34,6 +34,7 @@ class Operations:
         waits: Waits,
         admission: Admission,
         now_us: Callable[[], int],
+        on_gone: Callable[[Sequence[Job]], None],
     ) -> None:
         self._board = board
         self._store = store
@@ -43,6 +44,7 @@ class Operations:
         self._waits = waits
         self._admission = admission
         self._now_us = now_us
+        self._on_gone = on_gone  # told of jobs that wait no longer
 
     async def cancel(
         self, job_id: bytes, tenant: str, mode: str, grace_s: float, match: Match = None
@@ -106,6 +108,7 @@ class Operations:
         move = Move(job.id, WAITING, "cancelled", "cancel_asked", self._now_us(), error, if_revision=revision)
         [moved] = await self._store.move([move])
         if moved is not None:
+            self._on_gone([moved])
             self._bus.ended([moved])
         return moved
 

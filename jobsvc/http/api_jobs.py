@@ -24,6 +24,7 @@ from jobsvc.http.negotiate import (
 )
 from jobsvc.http.origin import origin_of
 from jobsvc.http.query import Query
+from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
 from jobsvc.http.streams import event_reply
 from jobsvc.model.clock import time_text
@@ -95,7 +96,11 @@ async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     """Store one job; goes on when the client leaves meanwhile."""
     job = edge.engine.prepare(envelope, request.tenant, idempotency_key(request))
     job.request_id, job.traceparent = origin_of(request)
-    [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
+    try:
+        [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
+    finally:
+        request.release_body()
+        tell(request, edge.engine.quotas.limits(request.tenant))
     return done
 
 

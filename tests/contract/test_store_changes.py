@@ -1,4 +1,4 @@
-"""Contract of a store: other fields for a waiting job, fenced by the revision; and how many jobs wait. See `conftest.py`."""
+"""Contract of a store: other fields for a waiting job, by revision; how many jobs wait. See `conftest.py`."""
 
 from __future__ import annotations
 
