@@ -145,10 +145,12 @@ def timeouts_over(base: Timeouts, given: TimeoutsIn) -> Timeouts:
 
 
 def _backoff(base: Backoff, given: BackoffIn) -> Backoff:
-    return Backoff(
-        base_s=base.base_s if given.base_s is UNSET else given.base_s,
-        max_s=base.max_s if given.max_s is UNSET else given.max_s,
-    )
+    base_s = base.base_s if given.base_s is UNSET else given.base_s
+    max_s = base.max_s if given.max_s is UNSET else given.max_s
+    if max_s < base_s:
+        field = "base_s" if given.max_s is UNSET else "max_s"
+        raise invalid_field(f"/backoff/{field}", f"max_s ({max_s:g}) is less than base_s ({base_s:g})")
+    return Backoff(base_s=base_s, max_s=max_s)
 
 
 def labels_text(labels: dict[str, str]) -> bytes:

@@ -297,7 +297,7 @@ class Dispatcher:
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
-                    quick, 0, job.args if job.args is not None else b"{}",
+                    quick, 0, job.args if job.args is not None else b"{}", job.origin,
                 )
             )  # fmt: skip
             if timed:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from email.utils import formatdate
 from typing import Literal, get_args
 
 import msgspec
@@ -14,6 +12,7 @@ from twisted.internet.defer import Deferred
 from jobsvc.http.bodies import decode, decode_submit, json_body
 from jobsvc.http.bulk import key_reused
 from jobsvc.http.conditions import Known, etag, if_match, if_none_match, required_match
+from jobsvc.http.cursors import cursor_behind, place_of
 from jobsvc.http.edge import JSON, Edge, encode, json_reply
 from jobsvc.http.formats import EventFormat
 from jobsvc.http.negotiate import (
@@ -40,7 +39,6 @@ NOT_YET_RETRY_S = 1
 """Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
 HALF_SENT_S = 0.05
 """Until half a reply has surely left the process that is to die with it (a crash point of tests)."""
-_CURSOR = re.compile(rb"1:(asc|desc):([0-9]{1,18})")
 _ERROR = msgspec.json.Decoder(JobError)
 
 
@@ -84,6 +82,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     if wait_s is not None:
         applied_wait(request, wait_s)
         job = await edge.engine.wait(job.id, request.tenant, wait_s, fresh=None if done.replayed else job)
+    tell_expiry(edge, request, job)
     reply = edge.job_reply(request, status, job)
     if due("CP4"):
         request.write(reply[: len(reply) // 2])
@@ -118,6 +117,13 @@ def told(edge: Edge, request: Request, done: Submitted, job: Job) -> int:
         return 201
     request.header(b"Idempotency-Replayed", b"true")
     return 200
+
+
+def tell_expiry(edge: Edge, request: Request, job: Job) -> None:
+    """When the job's key may be used anew: it lives as long as the job is kept, which is known once it has ended."""
+    if job.key is not None and job.finished_at is not None:
+        expires_s = job.finished_at / 1e6 + edge.engine.config.keep_s
+        request.header(b"Idempotency-Key-Expires", formatdate(expires_s, usegmt=True).encode())
 
 
 async def get(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
@@ -177,7 +183,7 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
     wanted = _filter(query, request.tenant)
     rows = await edge.engine.list(wanted)
     limit = wanted.limit - 1
-    after = _cursor_text(wanted, rows[limit - 1]) if len(rows) > limit else None
+    after = cursor_behind(rows[limit - 1].no, wanted) if len(rows) > limit else None
     jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in rows[:limit]]
     return json_reply(request, 200, {"jobs": jobs, "next": after})
 
@@ -200,36 +206,21 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
 def _filter(query: Query, tenant: str) -> JobFilter:
     """What the store is asked for: one row more than the page, to know whether there is a next one."""
     include = query.get("include", ())
-    return JobFilter(
+    wanted = JobFilter(
         tenant=tenant,
         states=query.get("state", ()),
         task=query.get("task"),
         queue=query.get("queue"),
         labels=query.get("label.", {}),
         since=query.get("since"),
-        cursor=_cursor(query["cursor"], query.get("order", "desc")) if "cursor" in query else None,
         ascending=query.get("order") == "asc",
         limit=query.get("limit", LIST_LIMIT) + 1,
         args="args" in include,
         result="result" in include,
     )
-
-
-def _cursor_text(wanted: JobFilter, last: Job) -> str:
-    """Where the next page begins. Opaque: clients only send it back."""
-    order = "asc" if wanted.ascending else "desc"
-    return urlsafe_b64encode(f"1:{order}:{last.no}".encode()).decode().rstrip("=")
-
-
-def _cursor(text: str, order: str) -> int:
-    try:
-        plain = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (ValueError, binascii.Error):
-        plain = b""
-    found = _CURSOR.fullmatch(plain)
-    if found is None or found[1].decode() != order:
-        raise JobsvcError("bad_query", "cursor: send back `next` of the page before, with the same order.")
-    return int(found[2])
+    if "cursor" in query:
+        wanted.cursor = place_of(query["cursor"], wanted)
+    return wanted
 
 
 def _row(edge: Edge, job: Job, *, args: bool, result: bool) -> JobView:

@@ -66,7 +66,9 @@ _WAIT = {"wait": query.seconds("Answer when the job is done, or after so many se
 _FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
 _FOLLOW = query.flag("0 = stop at what there is now.")
 _STREAMED = (SSE, NDJSON)
+_LIMITED = ("RateLimit", "RateLimit-Policy")
 _STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
+_ADMITTING: tuple[Code, ...] = ("queue_full", "rate_limited")
 _FINDING: tuple[Code, ...] = ("not_found", "purged")
 _MATCHING: tuple[Code, ...] = ("stale", "bad_query")
 _READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
@@ -114,19 +116,30 @@ _JOBS = (
         doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
         answers={
             201: Answer(
-                "Accepted and kept.", JobView, (_JSON, *_STREAMED), ("Location", "ETag", "Preference-Applied")
+                "Accepted and kept.",
+                JobView,
+                (_JSON, *_STREAMED),
+                ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires", *_LIMITED),
             ),
             200: Answer(
                 "The same key and body before: the same job.",
                 JobView,
                 (_JSON, *_STREAMED),
-                ("Location", "ETag"),
+                ("Location", "ETag", "Idempotency-Replayed", "Idempotency-Key-Expires", *_LIMITED),
             ),
         },
         takes_body=True,
         body=Submit,
-        headers=("Idempotency-Key", "Prefer"),
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
+        refusals=(
+            *_READING,
+            *_STORING,
+            *_ADMITTING,
+            "bad_query",
+            "no_such_task",
+            "invalid_args",
+            "key_reused",
+        ),
     ),
     Route(
         method="GET",
@@ -163,6 +176,7 @@ _JOBS = (
             200: Answer(
                 "{line, id} or {line, problem}; then, with follow=out, {line, id, state, result, error}.",
                 media=(NDJSON,),
+                headers=_LIMITED,
             )
         },
         query={
@@ -174,7 +188,8 @@ _JOBS = (
         body=Submit,
         body_media=(NDJSON,),
         streams=True,
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        headers=("X-Request-ID", "traceparent"),
+        refusals=(*_READING, *_STORING, *_ADMITTING, "no_such_task", "invalid_args", "key_reused"),
     ),
     Route(
         method="GET",
@@ -311,12 +326,14 @@ _TASKS = (
         scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
-        answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
+        answers={200: Answer("The result.", headers=("Location", "Preference-Applied", *_LIMITED))},
         takes_body=True,
-        headers=("Idempotency-Key", "Prefer"),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
         refusals=(
             *_READING,
             *_STORING,
+            *_ADMITTING,
+            "bad_query",
             "no_such_task",
             "invalid_args",
             "key_reused",

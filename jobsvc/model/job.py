@@ -128,6 +128,13 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     large: int = 0  # bits ARGS_LARGE, RESULT_LARGE
 
     @property
+    def origin(self) -> Origin | None:
+        """What its request was called; None when it was not."""
+        if self.request_id is None and self.traceparent is None:
+            return None
+        return Origin(self.request_id, self.traceparent)
+
+    @property
     def done(self) -> bool:
         """Whether the outcome is recorded."""
         return self.state in FINAL
