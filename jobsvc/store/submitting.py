@@ -15,7 +15,15 @@ from jobsvc.ports import Submitted
 from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
 from jobsvc.store.rows import JOB_COLUMNS
-from jobsvc.store.session import FRESH_ARGS_MAX_BYTES, Session, decode_nos, run_alike, run_rows, worth_sharing
+from jobsvc.store.session import (
+    FRESH_ARGS_MAX_BYTES,
+    SHAPE_ROWS_MIN,
+    Session,
+    decode_nos,
+    run_alike,
+    run_rows,
+    worth_sharing,
+)
 
 _shared = attrgetter(*sql.SUBMIT_SHARED)
 _own = attrgetter(*sql.SUBMIT_OWN)
@@ -31,10 +39,10 @@ _unusual = attrgetter(
     "large",
     "parent",
     "rerun_of",
-    "request_id",
-    "traceparent",
 )
-_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None, None, None)
+_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None)
+_UNNAMED: Final = (None, None)
+"""The end of `_shared` where the request had neither an id nor a trace."""
 _stand = attrgetter("state", "epoch", "seq", "revision", "claim_seq")
 _QUEUED: Final = ("queued", 0, 1, 1, None)
 _RUNNING: Final = ("running", 1, 2, 2, 2)
@@ -105,6 +113,7 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         else:
             others.append(job)
     session.last_no = no
+    others += _lone(queued) + _lone(running)
     others += _insert_alike(session, sql.insert_queued, queued)
     others += _insert_alike(session, sql.insert_running, running)
     _insert_full(session, others)
@@ -112,6 +121,15 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         session.fresh.keep(
             [job for job in alike if job.args is None or len(job.args) <= FRESH_ARGS_MAX_BYTES]
         )
+
+
+def _lone(shapes: dict[tuple[Any, ...], list[Job]]) -> list[Job]:
+    """Take out the jobs whose request had a name of its own and brought few: each would have a statement for itself."""
+    lone = [
+        shape for shape, jobs in shapes.items()
+        if shape[0][-len(_UNNAMED):] != _UNNAMED and len(jobs) < SHAPE_ROWS_MIN
+    ]  # fmt: skip
+    return [job for shape in lone for job in shapes.pop(shape)]
 
 
 def _insert_alike(
