@@ -169,7 +169,8 @@ class Quotas:
         """These, all of one tenant, go to the store. The tenant's tokens are spent, whatever becomes of them."""
         sent = Sent(jobs[0].tenant, len(jobs), _waiting(jobs))
         self._in_flight += sent.jobs
-        self._coming[sent.tenant] += sent.waiting
+        if sent.waiting:
+            self._coming[sent.tenant] += sent.waiting
         if self._submit_rate:
             self._bucket(sent.tenant).take(sent.jobs)
         return sent
@@ -178,10 +179,11 @@ class Quotas:
         """The store has answered for what was sent: these of them are new rows."""
         self._in_flight -= sent.jobs
         self._stored.add(sent.jobs)
-        self._coming[sent.tenant] -= sent.waiting
-        # Nearly always all of them are new.
-        new = sent.waiting if len(accepted) == sent.jobs else _waiting(accepted)
-        self.waiting[sent.tenant] += new
+        if sent.waiting:
+            self._coming[sent.tenant] -= sent.waiting
+            # Nearly always all of them are new.
+            new = sent.waiting if len(accepted) == sent.jobs else _waiting(accepted)
+            self.waiting[sent.tenant] += new
 
     def back(self, tenant: str) -> None:
         """A job waits again."""
@@ -189,14 +191,22 @@ class Quotas:
 
     def gone(self, jobs: Sequence[Job]) -> None:
         """These wait no longer: they were claimed, cancelled, or have expired."""
+        if len(jobs) == 1:
+            self._gone(jobs[0].tenant, 1)
+            return
         for tenant, count in Counter(map(_tenant, jobs)).items():
-            self.waiting[tenant] -= count
-            rate = self._left.get(tenant)
-            if rate is None:
-                rate = self._left[tenant] = Rate(self._seconds)
-            rate.add(count)
+            self._gone(tenant, count)
+
+    def _gone(self, tenant: str, count: int) -> None:
+        self.waiting[tenant] -= count
+        rate = self._left.get(tenant)
+        if rate is None:
+            rate = self._left[tenant] = Rate(self._seconds)
+        rate.add(count)
 
 
 def _waiting(jobs: Sequence[Job]) -> int:
     """How many of these new jobs wait: all for which no slot was free."""
+    if len(jobs) == 1:
+        return int(jobs[0].state != "running")
     return len(jobs) - [job.state for job in jobs].count("running")
