@@ -86,7 +86,7 @@ class Engine:
         self.bus = Bus(self.counters)
         self.background = Background()
         self._writes = AttemptWrites(store, clock, self._space_again)
-        self.quotas = Quotas(clock.seconds, config.queue_max, config.submit_rate)
+        self.quotas = Quotas(clock.seconds, self.counters, config.queue_max, config.submit_rate)
         self._dispatcher = Dispatcher(
             self.board,
             store,
@@ -397,6 +397,8 @@ class Engine:
                 figures["running", executor] += used
                 figures["slots", executor] += seat.worker.slots[executor]
             figures[("orphans",)] += len(seat.orphans)
+        for tenant, count in self.quotas.waiting.items():
+            figures["waiting", tenant] = count
         for name, count in (await self.store.queued()).items():
             figures["queued", name] = count
         return figures

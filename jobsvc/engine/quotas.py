@@ -54,12 +54,20 @@ class Quotas:
 
     Args:
         seconds: the steady clock.
+        counters: refused jobs are counted here, by code.
         queue_max: jobs of one tenant that may wait; 0 = no limit.
         submit_rate: jobs that one tenant may submit in a second, on the average; 0 = no limit.
     """
 
-    def __init__(self, seconds: Callable[[], float], queue_max: int = 0, submit_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        seconds: Callable[[], float],
+        counters: Counter[tuple[str, ...]],
+        queue_max: int = 0,
+        submit_rate: float = 0.0,
+    ) -> None:
         self._seconds = seconds
+        self._counters = counters
         self._queue_max = queue_max
         self._submit_rate = submit_rate
         self.waiting: Counter[str] = Counter()
@@ -92,6 +100,8 @@ class Quotas:
             free = int(bucket.held())
             if granted > free:
                 granted, refusal = free, self._rate_limited(bucket, wanted)
+        if refusal is not None:
+            self._counters["not_admitted", refusal.code] += wanted - granted
         return granted, refusal
 
     def check(self, tenant: str, wanted: int) -> None:

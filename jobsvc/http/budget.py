@@ -44,9 +44,9 @@ class Budget:
         if size > SMALL_BODY_BYTES:
             self._freed.add(size)
 
-    def refusal(self, size: int) -> JobsvcError | None:
-        """Why a body of this size is not taken now, of which `used` has no part yet; None when it is."""
-        over = self.used + size - self.max_bytes
+    def refusal(self, size: int, *, held: int = 0) -> JobsvcError | None:
+        """Why a body of this size is not taken now; None when it is. `held`: what of it is counted already."""
+        over = self.used + size - held - self.max_bytes
         if over <= 0 or size <= SMALL_BODY_BYTES:
             return None
         return JobsvcError(

@@ -158,8 +158,9 @@ class Request(server.Request):
         if self.received_bytes <= self.site.body_max_bytes:
             self._parts.append(data)
             self._held_bytes += len(data)
-            self.site.budget.take(len(data))
-            if self.length is None and (refusal := self.site.budget.refusal(self._held_bytes)) is not None:
+            budget, held = self.site.budget, self._held_bytes
+            budget.take(len(data))
+            if (refusal := budget.refusal(held, held=held)) is not None:
                 self.refuse(refusal)
             return
         self.oversize = True

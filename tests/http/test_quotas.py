@@ -52,6 +52,9 @@ def test_a_full_queue(small: House) -> None:
         '"queue";r=0',
     )
     assert stored(small) == 4
+    figures = small.ask("GET", "/metrics").body.decode()
+    assert 'jobsvc_not_admitted_total{code="queue_full"} 1.0' in figures
+    assert 'jobsvc_waiting{tenant="default"} 4.0' in figures
     call = small.ask("POST", "/v1/tasks/idle/call", {})
     assert (call.status, call.json()["code"]) == (429, "queue_full")
     assert stored(small) == 4
@@ -185,6 +188,13 @@ def test_bytes_in_hand(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         "overloaded",
         "300",
     )
+    several = [house.wire() for _ in range(3)]
+    for wire in several:  # each would fit alone
+        wire.request("POST", "/v1/jobs", b"", {"Content-Length": "7000"})
+        wire.send(b"x" * 5_000)
+    assert [bool(wire.sent) for wire in several] == [False, True, True]
+    assert bodies.used <= 20_000
+    several[0].leave()
     wire = house.wire()
     wire.request("POST", "/v1/jobs", b"", {"Transfer-Encoding": "chunked", "Content-Length": ""})
     wire.send(b"%x\r\n%b\r\n" % (9_000, b"x" * 9_000))
