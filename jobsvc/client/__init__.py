@@ -1,6 +1,7 @@
-"""F2: the client of the daemon: `Client` (blocking) and `TwistedClient` (Deferreds), over one core without I/O.
+"""F2: the client of the daemon: `Client` (blocking), `AsyncClient` (asyncio) and `TwistedClient` (Deferreds).
 
-Names are loaded when first used: `Client` brings no Twisted, `TwistedClient` no httpx2.
+All over one core without I/O. Names are loaded when first used: `Client` and `AsyncClient` bring no Twisted,
+`TwistedClient` no httpx2.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobsvc.client.asyncio import AsyncClient
     from jobsvc.client.blocking import Client
     from jobsvc.client.core import Session
     from jobsvc.client.errors import (
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from jobsvc.model.places import default_data_dir
 
 _HOMES = {
+    "AsyncClient": "jobsvc.client.asyncio",
     "Client": "jobsvc.client.blocking",
     "TwistedClient": "jobsvc.client.twisted",
     "Session": "jobsvc.client.core",
@@ -51,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "BulkRefused",
     "Client",
     "ClientError",

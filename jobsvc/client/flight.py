@@ -12,11 +12,11 @@ import msgspec
 from jobsvc.client import calls
 from jobsvc.client.bulk import Batch
 from jobsvc.client.core import Broken, Close, Emit, Flow, Opened, Pause, Read, Session
-from jobsvc.client.errors import ClientError, Refused, Unreachable, job_failure
+from jobsvc.client.errors import Refused, Unreachable, job_failure
 from jobsvc.client.flows import POLL_S, ask, ask_open
 from jobsvc.client.lines import LineParser
-from jobsvc.client.replies import page_of
-from jobsvc.client.retrying import LOAD
+from jobsvc.client.replies import page_of, stranger
+from jobsvc.client.retrying import busy_for_now
 from jobsvc.client.shapes import BulkLine, Problem
 
 QUIET_S = 45.0
@@ -98,14 +98,14 @@ class Flight:
             try:
                 self._note_resent(busy, LineParser(BulkLine).feed(reply.body))
             except (msgspec.DecodeError, IndexError) as error:
-                raise _stranger(error) from error
+                raise stranger(error) from error
 
     def _busy(self) -> list[int]:
         """Lines refused for now only."""
         return [
             line
             for line, value in enumerate(self._slots)
-            if isinstance(value, Refused) and value.problem.retry_safe and value.status in LOAD
+            if isinstance(value, Refused) and busy_for_now(value.problem)
         ]
 
     def _note_resent(self, sent: list[int], lines: list[BulkLine]) -> None:
@@ -143,7 +143,7 @@ class Flight:
             try:
                 self._note(self._parser.feed(piece))
             except (msgspec.DecodeError, IndexError) as error:
-                raise _stranger(error) from error
+                raise stranger(error) from error
             return True
         self._opened = None
         yield Close(opened.handle)
@@ -195,7 +195,3 @@ class Flight:
                     status=410, code="purged", detail=f"job {job_id} is gone: deleted, or kept long enough"
                 )
                 self._slots[by_id[job_id]] = Refused(gone)
-
-
-def _stranger(error: Exception) -> ClientError:
-    return ClientError(f"not the bulk reply of a jobsvc daemon: {error}")

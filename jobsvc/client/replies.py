@@ -69,6 +69,11 @@ def result_of(job: Job) -> Any:
     raise job_failure(job.id, job.state, job.error, job)
 
 
+def stranger(what: object) -> ClientError:
+    """A bulk reply that makes no sense."""
+    return ClientError(f"not the bulk reply of a jobsvc daemon: {what}")
+
+
 def refusal_of(reply: Reply) -> Refused:
     """`problem_of` as an exception."""
     return Refused(problem_of(reply))
