@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         Unreachable,
         WaitTimeout,
     )
+    from jobsvc.client.executor import JobExecutor
+    from jobsvc.client.followed import JobFuture
     from jobsvc.client.retrying import Retry
     from jobsvc.client.shapes import Event, Item, Job, JobError, Problem
     from jobsvc.client.twisted import TwistedClient
@@ -33,6 +35,8 @@ _HOMES = {
     "AsyncClient": "jobsvc.client.asyncio",
     "Client": "jobsvc.client.blocking",
     "TwistedClient": "jobsvc.client.twisted",
+    "JobExecutor": "jobsvc.client.executor",
+    "JobFuture": "jobsvc.client.followed",
     "Session": "jobsvc.client.core",
     "Retry": "jobsvc.client.retrying",
     "default_data_dir": "jobsvc.model.places",
@@ -63,7 +67,9 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobError",
+    "JobExecutor",
     "JobFailed",
+    "JobFuture",
     "JobLost",
     "Problem",
     "Refused",

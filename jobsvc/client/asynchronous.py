@@ -27,46 +27,11 @@ class AsyncWire(Protocol):
         """Give back the connections of bodies that nobody reads on."""
 
 
-class AsyncFace:
-    """The methods that give asynchronous iterators, and the running of flows for all the others."""
+class FlowRunner:
+    """Runs flows over a wire."""
 
-    def __init__(self, session: Session, wire: AsyncWire) -> None:
-        self._session = session
+    def __init__(self, wire: AsyncWire) -> None:
         self._steps = wire
-
-    def map(
-        self, task: str, inputs: Iterable[Args], /, *, return_errors: bool = False, **options: Unpack[Options]
-    ) -> AsyncOutcomes:
-        """One job for each of `inputs`; results in the order of the inputs, by `async for`. See `Client.map`.
-
-        `inputs` is read on the thread of the event loop, in batches: it must not block.
-        """
-        source = batches(inputs, MapLines(task, options), self._session.clock)
-        flow = mapping.outcomes(self._session, source, follow=True)
-        return AsyncOutcomes(self._emitted(flow), return_errors=return_errors)
-
-    def events(
-        self, job: Job | str, *, from_: int | None = None, kinds: Iterable[str] = ()
-    ) -> AsyncGenerator[Event, None]:
-        """The job's events up to `end`, live. See `Client.events`."""
-        return self._emitted(streaming.events(self._session, id_of(job), from_=from_, kinds=kinds))
-
-    def stream(self, job: Job | str, name: str = "out", *, from_: int = 1) -> AsyncGenerator[Any, None]:
-        """The values of one stream, live. See `Client.stream`."""
-        return self._emitted(streaming.values(self._session, id_of(job), name, from_))
-
-    def items(self, job: Job | str, name: str = "out", *, from_: int = 1) -> AsyncGenerator[Item, None]:
-        """As `stream`, with numbers and attempts. See `Client.items`."""
-        return self._emitted(streaming.items(self._session, id_of(job), name, from_))
-
-    def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncGenerator[Job, None]:
-        """Jobs, newest first, read page by page. See `Client.list`."""
-        return self._emitted(flows.list_jobs(self._session, filters, limit))
-
-    async def _submitted_many(self, jobs: Iterable[Submission]) -> Any:
-        source = batches(jobs, SubmitLines(), self._session.clock)
-        flow = mapping.outcomes(self._session, source, follow=False)
-        return bulk_ids([value async for value in self._emitted(flow)])
 
     async def _returned(self, flow: Flow[T]) -> T:
         """The flow's return value."""
@@ -109,6 +74,48 @@ class AsyncFace:
         finally:
             flow.close()
             await self._steps.release(bodies)
+
+
+class AsyncFace(FlowRunner):
+    """The methods that give asynchronous iterators."""
+
+    def __init__(self, session: Session, wire: AsyncWire) -> None:
+        super().__init__(wire)
+        self._session = session
+
+    def map(
+        self, task: str, inputs: Iterable[Args], /, *, return_errors: bool = False, **options: Unpack[Options]
+    ) -> AsyncOutcomes:
+        """One job for each of `inputs`; results in the order of the inputs, by `async for`. See `Client.map`.
+
+        `inputs` is read on the thread of the event loop, in batches: it must not block.
+        """
+        source = batches(inputs, MapLines(task, options), self._session.clock)
+        flow = mapping.outcomes(self._session, source, follow=True)
+        return AsyncOutcomes(self._emitted(flow), return_errors=return_errors)
+
+    def events(
+        self, job: Job | str, *, from_: int | None = None, kinds: Iterable[str] = ()
+    ) -> AsyncGenerator[Event, None]:
+        """The job's events up to `end`, live. See `Client.events`."""
+        return self._emitted(streaming.events(self._session, id_of(job), from_=from_, kinds=kinds))
+
+    def stream(self, job: Job | str, name: str = "out", *, from_: int = 1) -> AsyncGenerator[Any, None]:
+        """The values of one stream, live. See `Client.stream`."""
+        return self._emitted(streaming.values(self._session, id_of(job), name, from_))
+
+    def items(self, job: Job | str, name: str = "out", *, from_: int = 1) -> AsyncGenerator[Item, None]:
+        """As `stream`, with numbers and attempts. See `Client.items`."""
+        return self._emitted(streaming.items(self._session, id_of(job), name, from_))
+
+    def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncGenerator[Job, None]:
+        """Jobs, newest first, read page by page. See `Client.list`."""
+        return self._emitted(flows.list_jobs(self._session, filters, limit))
+
+    async def _submitted_many(self, jobs: Iterable[Submission]) -> Any:
+        source = batches(jobs, SubmitLines(), self._session.clock)
+        flow = mapping.outcomes(self._session, source, follow=False)
+        return bulk_ids([value async for value in self._emitted(flow)])
 
 
 class AsyncOutcomes:

@@ -22,6 +22,8 @@ from jobsvc.client.shapes import Args, CancelMode, Changes, Event, Item, Job, Jo
 if TYPE_CHECKING:
     import httpx2
 
+    from jobsvc.client.executor import JobExecutor
+
 T = TypeVar("T")
 
 
@@ -109,6 +111,19 @@ class Client:
         source = batches(inputs, MapLines(task, options), self._session.clock)
         flow = mapping.outcomes(self._session, source, follow=True)
         return Outcomes(self._emitted(flow), return_errors=return_errors)
+
+    def executor(
+        self, *, transport: httpx2.AsyncBaseTransport | None = None, **options: Unpack[Options]
+    ) -> JobExecutor:
+        """Jobs as futures of the standard library: `with client.executor() as jobs: jobs.submit("add", 1, 2).result()`.
+
+        `options` go for all its jobs; with `key="name"` job n has the key `name:n`. It has connections and a thread of
+        its own, and goes on when this client is closed. `transport` is for tests.
+        """
+        from jobsvc.client.executor import JobExecutor
+        from jobsvc.client.httpx_async_wire import AsyncHttpxWire
+
+        return JobExecutor(self._session, AsyncHttpxWire(self._target, transport, self._headers), options)
 
     def get(self, job: Job | str) -> Job:
         """The job as it is now."""

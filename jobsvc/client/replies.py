@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -67,6 +68,18 @@ def result_of(job: Job) -> Any:
     if job.succeeded:
         return job.result
     raise job_failure(job.id, job.state, job.error, job)
+
+
+def ends_of(page: Page) -> Iterator[tuple[str, Any]]:
+    """Ids and outcomes of those jobs of a page that are done or gone: a result, or the exception that fits."""
+    for job in page.jobs:
+        if job.succeeded:
+            yield job.id, job.result
+        elif job.done:
+            yield job.id, job_failure(job.id, job.state, job.error, job)
+    for job_id in page.missing:
+        detail = f"job {job_id} is gone: deleted, or kept long enough"
+        yield job_id, Refused(Problem(status=410, code="purged", detail=detail))
 
 
 def stranger(what: object) -> ClientError:
