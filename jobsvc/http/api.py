@@ -29,6 +29,7 @@ from jobsvc.http.query import NOTHING, parse_query
 from jobsvc.http.request import Request, as_request
 from jobsvc.http.routes import ROUTES, Answer, Route
 from jobsvc.http.site import Site
+from jobsvc.model.access import Scope
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
@@ -102,11 +103,13 @@ class Api:
     def _endpoint(self, route: Route) -> Endpoint:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
+        scope = route.scope
         needs_store = route.path.startswith("/v1/")
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
             try:
+                _check_scope(request, scope)
                 if needs_store:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
@@ -129,6 +132,13 @@ async def _refused(request: Request, error: JobsvcError) -> bytes:
     if request.startedWriting:
         await request.cut()
     return request.problem(error)
+
+
+def _check_scope(request: Request, scope: Scope | None) -> None:
+    if scope is None:
+        return
+    if request.principal is None or not request.principal.may(scope):
+        raise JobsvcError("forbidden", f"The token lacks the scope {scope!r}.")
 
 
 def _check_started(edge: Edge) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from jobsvc.http.bodies import decode, decode_submit, json_body
 from jobsvc.http.bulk import key_reused
-from jobsvc.http.edge import JSON, TENANT, Edge, encode, json_reply
+from jobsvc.http.edge import JSON, Edge, encode, json_reply
 from jobsvc.http.formats import EventFormat
 from jobsvc.http.negotiate import (
     applied_wait,
@@ -65,7 +65,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     wait_s = preferred_wait_s(request)
     if wait_s is not None:
         applied_wait(request, wait_s)
-        job = await edge.engine.wait(job.id, TENANT, wait_s, fresh=None if done.replayed else job)
+        job = await edge.engine.wait(job.id, request.tenant, wait_s, fresh=None if done.replayed else job)
     reply = edge.job_reply(request, status, job)
     if due("CP4"):
         request.write(reply[: len(reply) // 2])
@@ -76,7 +76,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
 
 async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     """Store one job; goes on when the client leaves meanwhile."""
-    job = edge.engine.prepare(envelope, TENANT, idempotency_key(request))
+    job = edge.engine.prepare(envelope, request.tenant, idempotency_key(request))
     [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
     return done
 
@@ -101,9 +101,9 @@ async def get(edge: Edge, request: Request, query: Query, job_id: bytes) -> byte
     """`GET /v1/jobs/{id}`."""
     known = known_revision(request)
     if "wait" in query:
-        job = await edge.engine.wait(job_id, TENANT, query["wait"], known)
+        job = await edge.engine.wait(job_id, request.tenant, query["wait"], known)
     else:
-        job = await edge.engine.get(job_id, TENANT)
+        job = await edge.engine.get(job_id, request.tenant)
     if known is not None and job.revision == known:
         request.header(b"ETag", etag(job.revision))
         return request.reply(304, b"", b"")
@@ -112,7 +112,7 @@ async def get(edge: Edge, request: Request, query: Query, job_id: bytes) -> byte
 
 async def result(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
     """`GET /v1/jobs/{id}/result`."""
-    job = await edge.engine.wait(job_id, TENANT, query.get("wait", 0.0))
+    job = await edge.engine.wait(job_id, request.tenant, query.get("wait", 0.0))
     if not job.done:
         request.header(b"Retry-After", b"%d" % NOT_YET_RETRY_S)
         return edge.job_reply(request, 202, job)
@@ -141,7 +141,7 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
         if name in query:
             raise JobsvcError("bad_query", f"{name} goes with id.")
     include = query.get("include", ())
-    wanted = _filter(query)
+    wanted = _filter(query, request.tenant)
     rows = await edge.engine.list(wanted)
     limit = wanted.limit - 1
     after = _cursor_text(wanted, rows[limit - 1]) if len(rows) > limit else None
@@ -156,19 +156,19 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
     asked = dict.fromkeys(query["id"])
     ids = [job_id for job_id in asked if isinstance(job_id, bytes)]
     if "wait" in query:
-        found = await edge.engine.wait_many(ids, TENANT, query["wait"], query.get("until", "all"))
+        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], query.get("until", "all"))
     else:
-        found = await edge.engine.get_many(ids, TENANT)
+        found = await edge.engine.get_many(ids, request.tenant)
     jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in found]
     missing = [id_text(i) if isinstance(i, bytes) else i for i in asked if i not in found]
     return json_reply(request, 200, {"jobs": jobs, "next": None, "missing": missing})
 
 
-def _filter(query: Query) -> JobFilter:
+def _filter(query: Query, tenant: str) -> JobFilter:
     """What the store is asked for: one row more than the page, to know whether there is a next one."""
     include = query.get("include", ())
     return JobFilter(
-        tenant=TENANT,
+        tenant=tenant,
         states=query.get("state", ()),
         task=query.get("task"),
         queue=query.get("queue"),
@@ -215,7 +215,7 @@ async def cancel(edge: Edge, request: Request, _query: Query, job_id: bytes) -> 
     body = json_body(request)
     asked = decode(_cancel_decoder, body) if body else Cancel()
     job, ended = await edge.background.detached(
-        lambda: edge.engine.cancel(job_id, TENANT, asked.mode, asked.grace_s)
+        lambda: edge.engine.cancel(job_id, request.tenant, asked.mode, asked.grace_s)
     )
     return edge.job_reply(request, 200 if ended else 202, job)
 
@@ -223,7 +223,7 @@ async def cancel(edge: Edge, request: Request, _query: Query, job_id: bytes) -> 
 async def retry(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`POST /v1/jobs/{id}/retry`."""
     _no_body(request)
-    job = await edge.background.detached(lambda: edge.engine.retry(job_id, TENANT))
+    job = await edge.background.detached(lambda: edge.engine.retry(job_id, request.tenant))
     edge.created(request, job)
     return edge.job_reply(request, 201, job)
 
@@ -231,13 +231,13 @@ async def retry(edge: Edge, request: Request, _query: Query, job_id: bytes) -> b
 async def run_now(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`POST /v1/jobs/{id}/run`."""
     _no_body(request)
-    job = await edge.background.detached(lambda: edge.engine.run_now(job_id, TENANT))
+    job = await edge.background.detached(lambda: edge.engine.run_now(job_id, request.tenant))
     return edge.job_reply(request, 200, job)
 
 
 async def delete(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`DELETE /v1/jobs/{id}`."""
-    await edge.background.detached(lambda: edge.engine.delete(job_id, TENANT))
+    await edge.background.detached(lambda: edge.engine.delete(job_id, request.tenant))
     return request.reply(204, b"", b"")
 
 
@@ -257,7 +257,7 @@ _nothing_decoder = msgspec.json.Decoder(Nothing)
 
 async def attempts(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`GET /v1/jobs/{id}/attempts`."""
-    rows = await edge.engine.attempts(job_id, TENANT)
+    rows = await edge.engine.attempts(job_id, request.tenant)
     return json_reply(request, 200, {"attempts": [attempt_view(row) for row in rows]})
 
 

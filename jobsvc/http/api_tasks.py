@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw
 
 from jobsvc.http.api_jobs import accept, accepted, bare_result, told
 from jobsvc.http.bodies import check_raw, decode, json_body, suspicious
-from jobsvc.http.edge import TENANT, Edge, json_reply
+from jobsvc.http.edge import Edge, json_reply
 from jobsvc.http.negotiate import applied_wait, preferred_wait_s
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
@@ -88,7 +88,7 @@ async def call(edge: Edge, request: Request, _query: Query, task: str) -> bytes:
     if preferred_s is not None:
         applied_wait(request, preferred_s)
     wait_s = CALL_WAIT_S if preferred_s is None else preferred_s
-    job = await edge.engine.wait(job.id, TENANT, wait_s, fresh=None if done.replayed else job)
+    job = await edge.engine.wait(job.id, request.tenant, wait_s, fresh=None if done.replayed else job)
     if not job.done:
         raise JobsvcError(
             "wait_over",

@@ -9,6 +9,7 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from jobsvc.http.request import Request
+from jobsvc.model.access import Principal
 from jobsvc.model.errors import JobsvcError
 
 OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz"))
@@ -25,9 +26,10 @@ class Gate:
 
     def __init__(self, token: str) -> None:
         self._digest = sha256(token.encode()).digest()
+        self._principal = Principal(token=token.removeprefix("jobsvc_").partition(".")[0])
 
     def admit(self, request: Request) -> None:
-        """Raise `unauthenticated` unless the request may pass."""
+        """Say who asks. Raises `unauthenticated` unless the request may pass."""
         if request.path in OPEN_PATHS and not request.query:
             return
         given = request.requestHeaders.getRawHeaders(b"authorization")
@@ -37,3 +39,4 @@ class Gate:
             raise JobsvcError("unauthenticated", "Authorization is expected once, as Bearer and the token.")
         if not compare_digest(sha256(given[0][len(_SCHEME) :].strip()).digest(), self._digest):
             raise JobsvcError("unauthenticated", "This token is not valid here.")
+        request.principal = self._principal

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from jobsvc.http.bulk import Group
-from jobsvc.http.edge import TENANT, Edge, encode
+from jobsvc.http.edge import Edge, encode
 from jobsvc.http.limits import FOLLOW_ROWS, STREAM_READ_BYTES
 from jobsvc.http.problems import document
+from jobsvc.http.request import Request
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import view
 
 _ID_BYTES = 16
 
 
-async def job_lines(edge: Edge, group: Group, instance: str) -> AsyncIterator[bytes]:
+async def job_lines(edge: Edge, request: Request, group: Group) -> AsyncIterator[bytes]:
     """The reply lines of one group, in pieces; a job that was deleted meanwhile is null.
 
     The rows are read again when it is their turn, a few at a time: neither the jobs of a million lines nor a large
@@ -23,11 +24,12 @@ async def job_lines(edge: Edge, group: Group, instance: str) -> AsyncIterator[by
     parts = [group.ids[at : at + _ID_BYTES] for at in range(0, len(group.ids), _ID_BYTES)]
     ids = dict(zip(group.accepted_lines(), parts, strict=True))
     lines = sorted([*ids, *group.refused])
+    instance = request.request_id.decode()
     durability = edge.engine.durability
     for start in range(0, len(lines), FOLLOW_ROWS):
         some = lines[start : start + FOLLOW_ROWS]
         wanted = dict.fromkeys([ids[line] for line in some if line in ids])
-        rows = await edge.engine.get_many(list(wanted), TENANT)
+        rows = await edge.engine.get_many(list(wanted), request.tenant)
         piece = bytearray()
         for line in some:
             if line in ids:

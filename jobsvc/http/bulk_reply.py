@@ -12,7 +12,7 @@ from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
 from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
 from jobsvc.http.bulk_jobs import job_lines
-from jobsvc.http.edge import TENANT, Edge, draining, encode
+from jobsvc.http.edge import Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
 from jobsvc.http.negotiate import MEDIA
@@ -50,8 +50,9 @@ class Outcomes:
     Above `FOLLOW_HELD_BYTES` only ids are held; those rows are final, and are read again when it is their turn.
     """
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, tenant: str) -> None:
         self._edge = edge
+        self._tenant = tenant
         self._follows: list[Follow] = []
         self._lines: dict[bytes, int | list[int]] = {}  # a list where one key stands on several lines
         self._ready: deque[Job | bytes] = deque()
@@ -106,7 +107,7 @@ class Outcomes:
         while self._ready and len(ids) < FOLLOW_ROWS and isinstance(job_id := self._ready[0], bytes):
             ids.append(job_id)
             self._ready.popleft()
-        rows = await self._edge.engine.get_many(ids, TENANT)
+        rows = await self._edge.engine.get_many(ids, self._tenant)
         for job_id in ids:
             if job_id not in rows:  # deleted meanwhile
                 self._lines.pop(job_id, None)
@@ -151,14 +152,15 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     check_ndjson(request)
     if edge.engine.draining:
         raise draining()
-    outcomes = Outcomes(edge) if query.get("follow") else None
+    tenant = request.tenant
+    outcomes = Outcomes(edge, tenant) if query.get("follow") else None
     on_committed = None if outcomes is None else outcomes.committed
     atomic = query.get("atomic", False)
     prepare = edge.engine.prepare
     intake = BulkIntake(
         request.streamed(),
         edge.clock,
-        lambda submit: prepare(submit, TENANT),
+        lambda submit: prepare(submit, tenant),
         store=None if atomic else edge.engine.submit,
         on_committed=None if atomic else on_committed,
         line_max_bytes=edge.body_max_bytes,
@@ -188,7 +190,7 @@ async def _answer(
     try:
         while (group := await intake.next_group()) is not None:
             if full:
-                async for lines in job_lines(edge, group, instance):
+                async for lines in job_lines(edge, request, group):
                     outlet.write(lines)
                     await outlet.room()
             else:

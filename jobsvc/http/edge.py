@@ -20,8 +20,6 @@ from jobsvc.model.job import Job, view
 from jobsvc.runtime.waiting import Background
 
 JSON = b"application/json"
-TENANT = "default"
-"""The only tenant until there are tokens for more."""
 
 encode = msgspec.json.Encoder().encode
 

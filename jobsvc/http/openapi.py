@@ -107,7 +107,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         "summary": route.doc,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": answers,
-        "security": [{"token": []}] if route.needs_token else [],
+        "security": [{"token": []}] if route.scope is not None else [],
     }
     if route.takes_body:
         schema = {} if route.body is None else schema_of[repr(route.body)]
@@ -136,9 +136,9 @@ def _answer(answer: Answer, schema_of: dict[str, Any]) -> dict[str, Any]:
 def _refusals(route: Route) -> dict[int, list[Code]]:
     """Codes by status, those that any route may give included."""
     codes: list[Code] = [*_EVERYWHERE, *route.refusals]
-    if route.needs_token:
-        codes.append("unauthenticated")
-    if route.query or not route.needs_token:
+    if route.scope is not None:
+        codes += ["unauthenticated", "forbidden"]
+    if route.query or route.scope is None:
         codes.append("bad_query")
     by_status: dict[int, list[Code]] = {}
     for code in codes:

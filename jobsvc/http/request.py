@@ -18,6 +18,7 @@ from zope.interface import provider
 
 from jobsvc.http.limits import REQUEST_ID_MAX_CHARS
 from jobsvc.http.problems import MEDIA, encoded, internal, status_of
+from jobsvc.model.access import Principal
 from jobsvc.model.errors import JobsvcError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Request(server.Request):
         query: what stands behind the question mark, undecoded.
         body_done: the whole body has been received.
         upload: set for routes that take their body as it arrives.
+        principal: who asks; set before routing, None only where no token is needed.
         route_name: for the metrics; the pattern of the route, never the path.
     """
 
@@ -113,6 +115,7 @@ class Request(server.Request):
     upload: Upload | None = None
     route_name = "none"
     started_s = 0.0
+    principal: Principal | None = None
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)
@@ -208,6 +211,12 @@ class Request(server.Request):
             else:
                 self._id = self.site.next_request_id()
         return self._id
+
+    @property
+    def tenant(self) -> str:
+        """Whose jobs this request sees and makes."""
+        assert self.principal is not None  # every route that knows jobs needs a token
+        return self.principal.tenant
 
     @property
     def gone(self) -> bool:

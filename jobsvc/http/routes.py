@@ -9,6 +9,7 @@ import msgspec
 
 from jobsvc.http import api_daemon, api_jobs, api_tasks, bulk_reply, query, streams
 from jobsvc.http.query import Parameter
+from jobsvc.model.access import Scope
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
 from jobsvc.model.job import JobView, Submit
@@ -40,7 +41,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
         streams: its body is taken as it arrives.
         headers: of the request, those that steer the reply; described in `openapi`. Accept follows from `answers`.
-        needs_token: False for what load balancers ask.
+        scope: what the token must allow; None for what load balancers ask, which needs no token.
         refusals: codes beyond those that any route may give.
     """
 
@@ -56,7 +57,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body_media: tuple[str, ...] = (_JSON,)
     streams: bool = False
     headers: tuple[str, ...] = ()
-    needs_token: bool = True
+    scope: Scope | None = "read"
     refusals: tuple[Code, ...] = ()
 
 
@@ -76,6 +77,7 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) 
         method="POST",
         path=f"/v1/jobs/{{job_id}}/{verb}",
         name=f"jobs.{verb}",
+        scope="operate",
         handler=handler,
         doc=doc,
         answers=answers,
@@ -96,7 +98,7 @@ def _look(
         handler=handler,
         doc=doc,
         answers={200: Answer(doc, shape)},
-        needs_token=not open_,
+        scope=None if open_ else "read",
     )
 
 
@@ -105,6 +107,7 @@ _JOBS = (
         method="POST",
         path="/v1/jobs",
         name="jobs.submit",
+        scope="submit",
         handler=api_jobs.submit,
         doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
         answers={
@@ -151,6 +154,7 @@ _JOBS = (
         method="POST",
         path="/v1/jobs/bulk",
         name="jobs.bulk",
+        scope="submit",
         handler=bulk_reply.bulk,
         doc="Submit many: a body of the submit route on every line; answered line by line, in order.",
         answers={
@@ -189,6 +193,7 @@ _JOBS = (
         method="DELETE",
         path="/v1/jobs/{job_id}",
         name="jobs.delete",
+        scope="operate",
         handler=api_jobs.delete,
         doc="Remove a final job and all that belongs to it.",
         answers={204: Answer("Gone.", media=())},
@@ -242,6 +247,7 @@ _JOBS = (
         method="POST",
         path="/v1/jobs/{job_id}/cancel",
         name="jobs.cancel",
+        scope="operate",
         handler=api_jobs.cancel,
         doc="Cancel: polite asks, deadline asks and kills after grace_s, now kills at once.",
         answers={200: _JOB, 202: Answer("Stopping.", JobView, headers=("ETag",))},
@@ -288,6 +294,7 @@ _TASKS = (
         method="POST",
         path="/v1/tasks/{task}/call",
         name="tasks.call",
+        scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
         answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
@@ -315,6 +322,7 @@ _DAEMON = (
         method="POST",
         path="/v1/reload",
         name="reload",
+        scope="operate",
         handler=api_daemon.reload,
         doc="Replace the workers by new ones with the code as it is now; no job is lost.",
         answers={200: Answer("The tasks in force.", api_daemon.ReloadView)},
@@ -327,7 +335,7 @@ _DAEMON = (
         handler=api_daemon.livez,
         doc="200 as long as the daemon answers.",
         answers={200: Answer("It lives.", media=("text/plain",))},
-        needs_token=False,
+        scope=None,
     ),
     Route(
         method="GET",
@@ -336,7 +344,7 @@ _DAEMON = (
         handler=api_daemon.livez,
         doc="The same as /livez.",
         answers={200: Answer("It lives.", media=("text/plain",))},
-        needs_token=False,
+        scope=None,
     ),
     Route(
         method="GET",
@@ -349,7 +357,7 @@ _DAEMON = (
             503: Answer("Not ready.", media=("text/plain", _JSON)),
         },
         query={"verbose": query.flag("List the checks.")},
-        needs_token=False,
+        scope=None,
     ),
     Route(
         method="GET",

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from jobsvc.engine.readers import Reader
-from jobsvc.http.edge import TENANT, Edge
+from jobsvc.http.edge import Edge
 from jobsvc.http.formats import BareFormat, EventFormat, Format, ItemFormat, Restarted
 from jobsvc.http.limits import STREAM_READ_BYTES
 from jobsvc.http.negotiate import MEDIA, form_of, last_event
@@ -23,7 +23,7 @@ from jobsvc.model.job import Job
 
 async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
     """`GET /v1/jobs/{id}/events`."""
-    job = await edge.engine.get(job_id, TENANT)
+    job = await edge.engine.get(job_id, request.tenant)
     resumed = last_event(request)
     after = query.get("from", 1) - 1 if resumed is None else resumed
     if resumed is not None and job.done and resumed >= job.seq:
@@ -43,7 +43,7 @@ async def event_reply(
     """Events to the end. `end` comes when the job is done; without it the client may come back for more."""
     if not await pour(edge, request, reader, render, status=status):
         return b""
-    last = await edge.engine.get(job.id, TENANT)
+    last = await edge.engine.get(job.id, request.tenant)
     if last.done and render.wants_end:
         request.write(render.end(edge.job_json(last), last.seq, last.finished_at or last.created_at))
     return b""
@@ -51,7 +51,7 @@ async def event_reply(
 
 async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name: str) -> bytes:
     """`GET /v1/jobs/{id}/streams/{name}`."""
-    job = await edge.engine.get(job_id, TENANT)
+    job = await edge.engine.get(job_id, request.tenant)
     await _check_stream(edge, job, name)
     resumed = last_event(request)
     after = query.get("from", 1) - 1 if resumed is None else resumed

@@ -99,6 +99,8 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     key_hash: bytes | None = None  # submit: SHA-256 of the canonical body
     parent: bytes | None = None
     rerun_of: bytes | None = None  # retry
+    request_id: str | None = None  # submit: the client's X-Request-ID
+    traceparent: str | None = None  # submit: W3C Trace Context of the client
     large: int = 0  # bits ARGS_LARGE, RESULT_LARGE
 
     @property
@@ -151,6 +153,8 @@ class JobView(msgspec.Struct):
     durability: str
     parent: str | None
     rerun_of: str | None
+    request_id: str | None
+    traceparent: str | None
     links: Raw
 
 
@@ -196,6 +200,8 @@ def view(job: Job, durability: str, *, args: bool = True, result: bool = True) -
         durability=durability,
         parent=None if job.parent is None else id_text(job.parent),
         rerun_of=None if job.rerun_of is None else id_text(job.rerun_of),
+        request_id=job.request_id,
+        traceparent=job.traceparent,
         links=Raw(
             f'{{"self":"{link}","result":"{link}/result","events":"{link}/events","out":"{link}/streams/out"}}'.encode()
         ),

@@ -87,6 +87,8 @@ class _JobRow(msgspec.Struct, array_like=True, gc=False):
     args: str | None
     result: str | None
     error: str | None
+    request_id: str | None
+    traceparent: str | None
 
 
 JOB_COLUMNS: Final[tuple[str, ...]] = _JobRow.__struct_fields__
@@ -128,6 +130,7 @@ def _job(r: _JobRow, policies: Policies) -> Job:
         claimed_at=r.claimed_at, claim_seq=r.claim_seq, started_at=r.started_at, finished_at=r.finished_at,
         owner=r.owner, seq=r.seq, losses=r.losses, policy=policies.text(r.policy), key=r.key, large=r.large,
         args=_blob(r.args), result=_blob(r.result), error=_blob(r.error),
+        request_id=r.request_id, traceparent=r.traceparent,
     )  # fmt: skip
     if r.labels is not None:
         job.labels = r.labels.encode()

@@ -133,8 +133,31 @@ _FINAL_TRIGGER = """
 CREATE TRIGGER jobs_final AFTER UPDATE ON jobs WHEN OLD.finished_at IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'a final job does not change'); END"""
 
+# What the client called its request, so that a job is found again in its logs and traces. NULL for none.
+_ORIGIN = ("ALTER TABLE jobs ADD COLUMN request_id TEXT", "ALTER TABLE jobs ADD COLUMN traceparent TEXT")
+
+# Who may ask. `hash`: SHA-256 of the secret, which is nowhere. `scopes`, `tasks`, `queues`: JSON arrays.
+_TOKENS = """
+CREATE TABLE tokens (
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  tenant TEXT NOT NULL,
+  scopes TEXT NOT NULL,
+  tasks TEXT NOT NULL,
+  queues TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER,
+  revoked_at INTEGER,
+  used_at INTEGER
+) WITHOUT ROWID"""
+
+# Where the audit log stood: the hash of its record number `seq`. A log whose end was cut off no longer has it.
+_AUDIT_HEADS = "CREATE TABLE audit_heads (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, at INTEGER NOT NULL)"
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (_JOBS, _CHUNKS, _ATTEMPTS, _PAYLOAD, _POLICIES, _META, *_INDEXES),
     (_FINAL_TRIGGER,),
+    (*_ORIGIN, _TOKENS, _AUDIT_HEADS),
 )
 """Migration n (from 1) is `MIGRATIONS[n - 1]`, its statements in order."""

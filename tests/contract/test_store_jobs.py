@@ -36,6 +36,7 @@ def test_a_job_comes_back_as_it_was_given(held: Held) -> None:
         tenant="acme", queue="slow", priority=7, state="scheduled", reason="run_at", run_at=NOW + 5, due_at=NOW + 5,
         expires_at=NOW + 9, policy=b'{"max_attempts":3}', labels=b'{"a":"\xc3\xa9"}', args=b'["\xc3\xa9"]',
         key="k\x00\xe9", key_hash=b"\x00" * 32, parent=new_id(), rerun_of=new_id(),
+        request_id="r-1", traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
     )  # fmt: skip
     (stored,) = held.submitted(given)
     assert stored is given

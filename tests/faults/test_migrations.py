@@ -19,7 +19,9 @@ from jobsvc.store.sqlite import SqliteStore
 from tests.contract.store_harness import MANY_BYTES, NOW
 from tests.faults.files import KILL_DEADLINE_S, ROOT, fill, opened, tmpfs
 
-RELEASED = {1: ROOT / "tests" / "fixtures" / "jobsvc-schema1.sql"}
+RELEASED = {
+    number: ROOT / "tests" / "fixtures" / f"jobsvc-schema{number}.sql" for number in range(1, len(MIGRATIONS))
+}
 """Of every schema that was ever released, a database with one job in each state, as text."""
 
 
@@ -49,7 +51,7 @@ def version(file: Path) -> int:
 
 def test_there_is_a_database_of_every_earlier_schema() -> None:
     """Whoever adds a migration adds the database that it starts from."""
-    assert sorted(RELEASED) == list(range(1, len(MIGRATIONS)))
+    assert all(text.exists() for text in RELEASED.values())
 
 
 @pytest.mark.parametrize("number", RELEASED)

@@ -68,7 +68,7 @@ def test_without_the_token_nothing_is_told(house: House, authorization: str) -> 
     targets = [
         (route.method, route.path.replace("{job_id}", "x").replace("{task}", "x").replace("{name}", "x"))
         for route in house.api.routes
-        if route.needs_token
+        if route.scope is not None
     ]
     assert len(targets) > 15
     for method, target in [*targets, ("GET", "/nowhere"), ("GET", "/readyz?verbose")]:

@@ -26,7 +26,7 @@ def test_a_submit_answers_201_with_the_job_and_where_it_is(house: House) -> None
         "id", "task", "args", "executor", "queue", "priority", "labels", "tenant", "state", "done", "reason",
         "revision", "epoch", "attempt", "max_attempts", "backoff", "on_lost", "created_at", "run_at", "expires_at",
         "started_at", "finished_at", "timeouts", "progress", "result", "error", "durability", "parent", "rerun_of",
-        "links",
+        "request_id", "traceparent", "links",
     }  # fmt: skip
 
 

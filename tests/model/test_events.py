@@ -76,7 +76,7 @@ def test_a_job_is_served_with_every_field() -> None:
         "id", "task", "args", "executor", "queue", "priority", "labels", "tenant", "state", "done", "reason",
         "revision", "epoch", "attempt", "max_attempts", "backoff", "on_lost", "created_at", "run_at", "expires_at",
         "started_at", "finished_at", "timeouts", "progress", "result", "error", "durability", "parent", "rerun_of",
-        "links",
+        "request_id", "traceparent", "links",
     ]  # fmt: skip
     text = id_text(bytes(16))
     assert (decoded["done"], decoded["result"], decoded["error"]) == (True, 1, None)
