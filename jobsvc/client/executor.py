@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import count
 from typing import Any
@@ -76,6 +76,20 @@ class JobExecutor(Executor):
         future = JobFuture(bytes(line), self._loop)
         self._loop.put(future)
         return future
+
+    def map(
+        self,
+        fn: str | Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """As `Executor.map`: all jobs are submitted at once, their results come in order; `chunksize` means nothing.
+
+        For endless or very many inputs `Client.map` is better: it reads them as the results are taken.
+        """
+        named: Any = fn
+        return super().map(named, *iterables, timeout=timeout, chunksize=chunksize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs. With `wait` it returns when every future is done, and the connections are closed.

@@ -54,6 +54,7 @@ class JobFuture(Future[Any]):
     def settle(self, outcome: Any) -> None:
         """Its outcome: a result, or the exception to be raised. Nothing for one that was cancelled."""
         self.followed = None
+        self.line = b""
         self._owner.pending.discard(self)
         try:
             if isinstance(outcome, Exception):
