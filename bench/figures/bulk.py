@@ -58,7 +58,7 @@ def client_submit_many(bench: Bench) -> Figure:
 
 
 def client_executor(bench: Bench) -> Figure:
-    """One by one through futures, each with a key of its own; beside it the same jobs by `map`, with and without keys."""
+    """One by one through futures, each with a key; beside it the same jobs by `map`, without and with keys."""
     jobs = bench.some(EXECUTOR_JOBS)
     by_map: list[float] = []
     by_keyed_map: list[float] = []
