@@ -46,7 +46,8 @@ class JobExecutor(Executor):
         options: Options,
     ) -> None:
         given: Options = {**options}
-        given.setdefault("key", session.new_key())
+        if given.get("key") is None:
+            given["key"] = session.new_key()
         self._options = given
         self._writers: dict[str, MapLines] = {}
         self._numbers = count(1)

@@ -24,7 +24,7 @@ from jobsvc.client.flight import ASK_IDS
 from jobsvc.client.flows import ask
 from jobsvc.client.followed import Followed, JobFuture
 from jobsvc.client.httpx_async_wire import AsyncHttpxWire
-from jobsvc.client.replies import ends_of, page_of
+from jobsvc.client.replies import ends_of, page_of, stranger
 from jobsvc.client.shapes import Problem
 
 UNSENT_LINES = 32_768
@@ -159,8 +159,10 @@ class ExecutorLoop(FlowRunner):
                 if futures:
                     await self._send(futures)
         finally:
-            for task in list(self._tasks):
+            left = list(self._tasks)  # none, unless something broke here
+            for task in left:
                 task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
             await self._wire.close()
 
     async def _anything(self) -> bool:
@@ -204,22 +206,30 @@ class ExecutorLoop(FlowRunner):
         self._number += len(futures)
         self._flights[flight] = self._start(self._fly(flight, named))
         await named.wait()
+        if flight.named:
+            self._session = self._session.patient  # it was there: when it is not, it probably restarts
+        self._sort_out(flight)
 
     async def _fly(self, flight: Followed, named: asyncio.Event) -> None:
         try:
             await self._returned(flight.fly())
-            self._session = self._session.patient
         except Exception as error:  # noqa: BLE001 - goes to every future whose job it concerns
             for future in flight.left():
                 future.settle(error)
         finally:
             self._flights.pop(flight, None)
             named.set()
-            for future in flight.late:
-                self._cancel(future)
-            for future, problem in flight.busy:
-                self._send_again(future, problem)
+            self._sort_out(flight)
             self._ask_for(flight.left())
+
+    def _sort_out(self, flight: Followed) -> None:
+        """What its names have brought up: lines to be sent again, jobs that nobody wants any more."""
+        late, flight.late = flight.late, []
+        for future in late:
+            self._cancel(future)
+        busy, flight.busy = flight.busy, []
+        for future, problem in busy:
+            self._send_again(future, problem)
 
     def _send_again(self, future: JobFuture, problem: Problem) -> None:
         """A line refused for load: after as long as the daemon asks for, with whatever goes then."""
@@ -247,8 +257,9 @@ class ExecutorLoop(FlowRunner):
         flight = future.followed
         if flight is not None:
             flight.forget(future)
-            if not flight.open and flight.named:
-                self._flights[flight].cancel()
+            task = self._flights.get(flight)
+            if task is not None and flight.named and not flight.open:
+                task.cancel()
         if future.job_id is not None:
             self._cancel(future)
 
@@ -261,7 +272,10 @@ class ExecutorLoop(FlowRunner):
     def _ask_for(self, futures: Iterable[JobFuture]) -> None:
         for future in futures:
             future.followed = None
-            self._to_ask.append(future)
+            if future.job_id is None:
+                future.settle(stranger("a line has neither an id nor a problem"))
+            else:
+                self._to_ask.append(future)
         self._call(self._ask_some, len(self._to_ask), ASKING)
 
     async def _ask_some(self) -> None:
@@ -279,12 +293,12 @@ class ExecutorLoop(FlowRunner):
             try:
                 request = calls.get_many(by_id, wait_s)
                 page = page_of(await self._returned(ask(self._session.patient, request)))
+                for job_id, outcome in ends_of(page):
+                    by_id.pop(job_id).settle(outcome)
             except Exception as error:  # noqa: BLE001 - goes to the futures it concerns
                 for future in by_id.values():
                     future.settle(error)
                 continue
-            for job_id, outcome in ends_of(page):
-                by_id.pop(job_id).settle(outcome)
             self._to_ask.extend(by_id.values())
 
     async def _cancel_some(self) -> None:
