@@ -6,6 +6,7 @@ wants to do meanwhile, and lets go.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import gc
 import weakref
@@ -472,9 +473,52 @@ def test_a_broken_thread_is_told_to_every_future(daemon: FakeDaemon, monkeypatch
             jobs.submit("add", 2)
 
 
-def test_futures_work_with_asyncio_and_as_completed(daemon: FakeDaemon) -> None:
-    """They are futures of the standard library, for all that takes such."""
+def test_they_are_futures_of_the_standard_library(daemon: FakeDaemon) -> None:
+    """For all that takes such: `as_completed`, asyncio."""
     with executor_of(daemon) as jobs:
         futures = [jobs.submit("add", n) for n in range(5)]
         done = concurrent.futures.as_completed(futures, DEADLINE_S)
         assert sorted(future.result() for future in done) == list(range(5))
+
+        async def awaited() -> list[Any]:
+            return await asyncio.gather(*(asyncio.wrap_future(jobs.submit("add", n)) for n in range(5)))
+
+        with asyncio.Runner() as runner:
+            assert runner.run(awaited()) == list(range(5))
+
+
+def test_busy_lines_do_not_wait_for_long_jobs(daemon: FakeDaemon) -> None:
+    """A line that is sent again goes as soon as its request is named, not when the jobs beside it have ended."""
+    daemon.hold = Event()
+    turns = iter([BUSY, None])
+    daemon.refuse = lambda line: next(turns) if line["args"] == [1] else None
+    gate = Gate(daemon)
+    with ExitStack() as stack:
+        jobs = stack.enter_context(executor_of(daemon, gate.transport()))
+        stack.callback(daemon.hold.set)
+        jobs.submit("add", 0)
+        assert gate.reached.wait(DEADLINE_S)
+        held, busy = jobs.submit("held"), jobs.submit("add", 1)
+        gate.release.set()
+        assert busy.result(DEADLINE_S) == 1
+        assert not held.done()
+        held.cancel()
+
+
+def test_a_failure_after_the_first_request_is_met_with_patience(daemon: FakeDaemon) -> None:
+    """A daemon that was there a moment ago is probably restarting: more tries than for one that never was."""
+    inner = transport(daemon)
+    left = 0
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        nonlocal left
+        if left:
+            left -= 1
+            raise httpx2.ConnectError("restarting")
+        return inner.handle_request(request)
+
+    with executor_of(daemon, httpx2.MockTransport(handle), fast(tries=2)) as jobs:
+        assert jobs.submit("add", 1).result(DEADLINE_S) == 1
+        left = 10
+        assert jobs.submit("add", 2).result(DEADLINE_S) == 2
+        assert left == 0
