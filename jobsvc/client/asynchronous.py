@@ -5,16 +5,22 @@ Nothing here names an event loop: a wire awaits what its own loop gives, and the
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, Self, TypeVar, Unpack
 
 from jobsvc.client import flows, mapping, streaming
+from jobsvc.client.asking import Asker, Settle
 from jobsvc.client.bulk import MapLines, Submission, SubmitLines, batches
-from jobsvc.client.core import Broken, Emit, Flow, Session, Step
+from jobsvc.client.core import Broken, Emit, Flow, Running, Session, Step
 from jobsvc.client.errors import ClientError, bulk_ids
+from jobsvc.client.joining import Joiner
+from jobsvc.client.replies import result_of
 from jobsvc.client.shapes import Args, Event, Item, Job, JobFilters, Options, id_of
 
 T = TypeVar("T")
+
+OWN_POLLS = 32
+"""Waits of one client that hold a connection each; those beyond share a few, at the price of up to two seconds."""
 
 
 class AsyncWire(Protocol):
@@ -82,6 +88,17 @@ class AsyncFace(FlowRunner):
     def __init__(self, session: Session, wire: AsyncWire) -> None:
         super().__init__(wire)
         self._session = session
+        self._joiner = Joiner(session, self._start)
+        self._asker = Asker(session, self._start)
+        self._polls = 0  # waits with a request of their own
+
+    def _start(self, flow: Flow[None]) -> Running:
+        """Run a flow that raises nothing, but may be given up."""
+        raise NotImplementedError
+
+    def _told(self, begin: Callable[[Settle], Callable[[], None]]) -> Awaitable[Job]:
+        """What `settle` is told; `begin` is given it, and gives what is called when nobody waits any more."""
+        raise NotImplementedError
 
     def map(
         self, task: str, inputs: Iterable[Args], /, *, return_errors: bool = False, **options: Unpack[Options]
@@ -111,6 +128,28 @@ class AsyncFace(FlowRunner):
     def list(self, *, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncGenerator[Job, None]:
         """Jobs, newest first, read page by page. See `Client.list`."""
         return self._emitted(flows.list_jobs(self._session, filters, limit))
+
+    def _submitted(self, task: str, args: Args, options: Options) -> Awaitable[Job]:
+        return self._told(lambda settle: self._joiner.submit(task, args, options, settle))
+
+    async def _waited(self, job_id: str, timeout: float | None) -> Job:
+        """The job once it is done. Those with a time limit, and the first few, have a request of their own."""
+        if timeout is None and self._polls >= OWN_POLLS:
+            return await self._told(lambda settle: self._asker.watch(job_id, settle))
+        return await self._polled(flows.wait(self._session, job_id, timeout))
+
+    async def _called(self, task: str, args: Args, options: Options, timeout: float | None) -> Any:
+        if timeout is None and self._polls >= OWN_POLLS:
+            job = await self._submitted(task, args, options)
+            return result_of(job if job.done else await self._waited(job.id, None))
+        return await self._polled(flows.call(self._session, task, args, options, timeout))
+
+    async def _polled(self, flow: Flow[T]) -> T:
+        self._polls += 1
+        try:
+            return await self._returned(flow)
+        finally:
+            self._polls -= 1
 
     async def _submitted_many(self, jobs: Iterable[Submission]) -> Any:
         source = batches(jobs, SubmitLines(), self._session.clock)

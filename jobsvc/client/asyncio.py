@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from jobsvc.client import calls, flows
+from jobsvc.client.asking import Settle
 from jobsvc.client.asynchronous import AsyncFace
 from jobsvc.client.bulk import Submission
 from jobsvc.client.core import Flow, Reply, Request, Session
 from jobsvc.client.discovery import find_target
 from jobsvc.client.httpx_async_wire import AsyncHttpxWire
-from jobsvc.client.joining import Joiner
-from jobsvc.client.replies import value_of
+from jobsvc.client.replies import result_of, value_of
 from jobsvc.client.shapes import Args, CancelMode, Changes, Job, Options, id_of
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class AsyncClient(AsyncFace):
         target = find_target(url, token, data_dir, environ=os.environ)
         self._wire = AsyncHttpxWire(target, transport, headers or {})
         super().__init__(session or Session(), self._wire)
-        self._joiner = Joiner(self._session, self._start)
         self._started: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 
     async def close(self) -> None:
         """Close all connections. Requests and iterators still open end with `Unreachable`."""
         self._joiner.close()
+        self._asker.close()
         await self._wire.close()
 
     async def __aenter__(self) -> Self:
@@ -70,22 +70,7 @@ class AsyncClient(AsyncFace):
 
         Submits made while another is under way are joined into one request; each has its own key and its own answer.
         """
-        answer: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-
-        def settle(outcome: Job | Exception) -> None:
-            if answer.done():
-                return  # cancelled, and the task that waited has not run yet
-            if isinstance(outcome, Exception):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome)
-
-        leave = self._joiner.submit(task, args, options, settle)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            leave()
-            raise
+        return await self._submitted(task, args, options)
 
     async def submit_many(self, jobs: Iterable[Submission]) -> list[str]:
         """The ids of many new jobs. See `Client.submit_many`."""
@@ -96,7 +81,7 @@ class AsyncClient(AsyncFace):
         self, task: str, args: Args = None, /, *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Any:
         """Submit, wait, and give the result. See `Client.call`."""
-        return await self._returned(flows.call(self._session, task, args, options, timeout))
+        return await self._called(task, args, options, timeout)
 
     async def get(self, job: Job | str) -> Job:
         """The job as it is now."""
@@ -104,11 +89,11 @@ class AsyncClient(AsyncFace):
 
     async def wait(self, job: Job | str, timeout: float | None = None) -> Job:
         """The job once it is done. See `Client.wait`."""
-        return await self._returned(flows.wait(self._session, id_of(job), timeout))
+        return await self._waited(id_of(job), timeout)
 
     async def result(self, job: Job | str, timeout: float | None = None) -> Any:
         """The result, waited for. See `Client.result`."""
-        return await self._returned(flows.result(self._session, id_of(job), timeout))
+        return result_of(await self._waited(id_of(job), timeout))
 
     async def cancel(
         self, job: Job | str, mode: CancelMode = "polite", *, grace_s: float | None = None
@@ -139,8 +124,27 @@ class AsyncClient(AsyncFace):
         return await self._returned(flows.ask(self._session, request))
 
     def _start(self, flow: Flow[None]) -> asyncio.Task[None]:
-        """Run a flow of the joiner, which raises nothing, but may be given up."""
+        """See `AsyncFace`."""
         task = asyncio.get_running_loop().create_task(self._returned(flow))
         self._started.add(task)
         task.add_done_callback(self._started.discard)
         return task
+
+    async def _told(self, begin: Callable[[Settle], Callable[[], None]]) -> Job:
+        """See `AsyncFace`."""
+        answer: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+
+        def settle(outcome: Job | Exception) -> None:
+            if answer.done():
+                return  # cancelled, and the task that waited has not run yet
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+        leave = begin(settle)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            leave()
+            raise

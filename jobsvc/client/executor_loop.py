@@ -10,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import islice
 from logging import getLogger
 from typing import Any
 
 from jobsvc.client import calls
+from jobsvc.client.asking import Asker
 from jobsvc.client.asynchronous import FlowRunner
 from jobsvc.client.bulk import BATCH_BYTES, BATCH_LINES
 from jobsvc.client.core import Session
 from jobsvc.client.errors import ClientError, Refused
-from jobsvc.client.flight import ASK_IDS
 from jobsvc.client.flows import ask
 from jobsvc.client.followed import Followed, JobFuture
 from jobsvc.client.httpx_async_wire import AsyncHttpxWire
-from jobsvc.client.replies import ends_of, page_of, stranger
+from jobsvc.client.replies import stranger
 from jobsvc.client.shapes import Problem
 
 UNSENT_LINES = 32_768
@@ -33,12 +33,6 @@ UNSENT_BYTES = 16 * 1024 * 1024
 """The same by size, for large arguments."""
 FOLLOWED = 8
 """Requests kept open until their jobs have ended. When one more is needed, that with the fewest jobs gives way."""
-ASKING = 4
-"""Requests at a time that ask for the outcomes of jobs by id."""
-ROUND_S = 2.0
-"""In so long each of these jobs is asked for once, however many there are."""
-ROUND_SHARE_MIN_S = 0.05
-"""The shortest wait of one such request."""
 CANCELLING = 4
 """Requests at a time that cancel jobs."""
 _DONE_CODES = frozenset(("conflict", "not_found", "purged"))
@@ -67,9 +61,9 @@ class ExecutorLoop(FlowRunner):
         self.pending: set[JobFuture] = set()
         self._number = 1  # of the next line, for messages
         self._flights: dict[Followed, asyncio.Task[None]] = {}
-        self._to_ask: deque[JobFuture] = deque()
+        self._asker = Asker(session, lambda flow: self._start(self._returned(flow)))
         self._to_cancel: deque[JobFuture] = deque()
-        self._crews = {self._ask_some: 0, self._cancel_some: 0}
+        self._cancelling = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -260,70 +254,38 @@ class ExecutorLoop(FlowRunner):
             task = self._flights.get(flight)
             if task is not None and flight.named and not flight.open:
                 task.cancel()
+        if future.leave is not None:
+            future.leave()
         if future.job_id is not None:
             self._cancel(future)
 
     def _cancel(self, future: JobFuture) -> None:
         self._to_cancel.append(future)
-        self._call(self._cancel_some, len(self._to_cancel), CANCELLING)
-
-    # -- jobs whose request no longer follows them
+        if self._cancelling < CANCELLING:
+            self._cancelling += 1
+            self._start(self._cancel_some())
 
     def _ask_for(self, futures: Iterable[JobFuture]) -> None:
+        """Wait for jobs whose request no longer follows them."""
         for future in futures:
             future.followed = None
             if future.job_id is None:
                 future.settle(stranger("a line has neither an id nor a problem"))
             else:
-                self._to_ask.append(future)
-        self._call(self._ask_some, len(self._to_ask), ASKING)
-
-    async def _ask_some(self) -> None:
-        """Ask for the outcomes of some jobs, and go on with the next until none is left."""
-        while self._to_ask:
-            by_id: dict[str, JobFuture] = {}
-            while self._to_ask and len(by_id) < ASK_IDS:
-                future = self._to_ask.popleft()
-                if future.job_id is not None and not future.withdrawn:
-                    by_id[future.job_id] = future
-            rounds = -(-len(self._to_ask) // ASK_IDS)
-            wait_s = max(ROUND_SHARE_MIN_S, ROUND_S * ASKING / max(ASKING, rounds))
-            if not by_id:
-                return
-            try:
-                request = calls.get_many(by_id, wait_s)
-                page = page_of(await self._returned(ask(self._session.patient, request)))
-                for job_id, outcome in ends_of(page):
-                    by_id.pop(job_id).settle(outcome)
-            except Exception as error:  # noqa: BLE001 - goes to the futures it concerns
-                for future in by_id.values():
-                    future.settle(error)
-                continue
-            self._to_ask.extend(by_id.values())
+                future.leave = self._asker.watch(future.job_id, future.ended)
 
     async def _cancel_some(self) -> None:
         """Ask the daemon to stop jobs whose futures were cancelled; best effort, so a failure is only logged."""
-        while self._to_cancel:
-            future = self._to_cancel.popleft()
-            try:
-                await self._returned(ask(self._session, calls.cancel(future.job_id or "")))
-            except ClientError as error:
-                if not isinstance(error, Refused) or error.code not in _DONE_CODES:
-                    _log.warning("job %s could not be cancelled: %s", future.job_id, error)
-
-    # -- tasks
-
-    def _call(self, work: Callable[[], Coroutine[Any, Any, None]], waiting: int, most: int) -> None:
-        """One more worker for what waits, if there may be one more."""
-        if waiting and self._crews[work] < most:
-            self._crews[work] += 1
-            self._start(self._member(work))
-
-    async def _member(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work()
+            while self._to_cancel:
+                future = self._to_cancel.popleft()
+                try:
+                    await self._returned(ask(self._session, calls.cancel(future.job_id or "")))
+                except ClientError as error:
+                    if not isinstance(error, Refused) or error.code not in _DONE_CODES:
+                        _log.warning("job %s could not be cancelled: %s", future.job_id, error)
         finally:
-            self._crews[work] -= 1
+            self._cancelling -= 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

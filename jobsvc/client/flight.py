@@ -15,7 +15,7 @@ from jobsvc.client.core import Emit, Flow, Pause, Session
 from jobsvc.client.errors import Refused, Unreachable, job_failure
 from jobsvc.client.flows import POLL_S, ask
 from jobsvc.client.lines import LineParser
-from jobsvc.client.replies import ends_of, page_of, stranger
+from jobsvc.client.replies import ends_of, outcome_of, page_of, stranger
 from jobsvc.client.retrying import busy_for_now
 from jobsvc.client.shapes import BulkLine
 from jobsvc.client.upload import Upload
@@ -141,5 +141,5 @@ class Flight(Upload):
         if lines := self._open_lines()[:ASK_IDS]:
             by_id = {job_id: line for line in lines if (job_id := self._ids[line]) is not None}
             page = page_of((yield from ask(self._session.patient, calls.get_many(by_id, POLL_S))))
-            for job_id, outcome in ends_of(page):
-                self._slots[by_id[job_id]] = outcome
+            for job_id, end in ends_of(page):
+                self._slots[by_id[job_id]] = outcome_of(end)

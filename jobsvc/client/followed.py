@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from jobsvc.client.bulk import Batch
 from jobsvc.client.core import Flow, Session
 from jobsvc.client.errors import Refused, job_failure
+from jobsvc.client.replies import outcome_of
 from jobsvc.client.retrying import busy_for_now
-from jobsvc.client.shapes import BulkLine, Problem
+from jobsvc.client.shapes import BulkLine, Job, Problem
 from jobsvc.client.upload import Upload
 
 
@@ -38,6 +39,7 @@ class JobFuture(Future[Any]):
         self.line = line
         self.tried = 0
         self.followed: Followed | None = None
+        self.leave: Callable[[], None] | None = None  # no longer ask for its job by id
         self.withdrawn = False
         self._owner = owner
 
@@ -64,6 +66,10 @@ class JobFuture(Future[Any]):
         except InvalidStateError:
             if not self.cancelled():  # its owner was faster, and has been told
                 raise
+
+    def ended(self, end: Job | Exception) -> None:
+        """Its job, once it is done, or what came instead."""
+        self.settle(outcome_of(end))
 
 
 class Followed(Upload):

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
 
 import msgspec
 
 from jobsvc.client import calls
-from jobsvc.client.core import Broken, Flow, Pause, Reply, Session
+from jobsvc.client.asking import Settle
+from jobsvc.client.core import Broken, Flow, Pause, Reply, Running, Session
 from jobsvc.client.errors import ClientError, Refused, Unreachable
 from jobsvc.client.flows import ask, ask_job
 from jobsvc.client.lines import LineParser
@@ -29,14 +29,6 @@ JOINED_BYTES = 1024 * 1024
 """Of one request; a larger submit goes alone. Those behind it wait no longer than such a body takes."""
 
 
-class Running(Protocol):
-    """A flow that is being run: a Deferred, a task."""
-
-    def cancel(self) -> Any:
-        """Give it up."""
-
-
-Settle = Callable[[Job | Exception], None]
 Run = Callable[[Flow[None]], Running]
 
 

@@ -70,16 +70,21 @@ def result_of(job: Job) -> Any:
     raise job_failure(job.id, job.state, job.error, job)
 
 
-def ends_of(page: Page) -> Iterator[tuple[str, Any]]:
-    """Ids and outcomes of those jobs of a page that are done or gone: a result, or the exception that fits."""
+def ends_of(page: Page) -> Iterator[tuple[str, Job | Refused]]:
+    """Those jobs of a page that are done, by id; for one that is gone, what says so."""
     for job in page.jobs:
-        if job.succeeded:
-            yield job.id, job.result
-        elif job.done:
-            yield job.id, job_failure(job.id, job.state, job.error, job)
+        if job.done:
+            yield job.id, job
     for job_id in page.missing:
         detail = f"job {job_id} is gone: deleted, or kept long enough"
         yield job_id, Refused(Problem(status=410, code="purged", detail=detail))
+
+
+def outcome_of(end: Job | Exception) -> Any:
+    """What a job that is done has given: its result, or the exception that fits."""
+    if not isinstance(end, Job):
+        return end
+    return end.result if end.succeeded else job_failure(end.id, end.state, end.error, end)
 
 
 def stranger(what: object) -> ClientError:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 
 from jobsvc.client import calls, flows
+from jobsvc.client.asking import Settle
 from jobsvc.client.asynchronous import AsyncFace
 from jobsvc.client.bulk import Submission
 from jobsvc.client.core import Flow, Reply, Request, Session
 from jobsvc.client.discovery import find_target
-from jobsvc.client.joining import Joiner
-from jobsvc.client.replies import value_of
+from jobsvc.client.replies import result_of, value_of
 from jobsvc.client.shapes import Args, CancelMode, Changes, Job, Options, id_of
 from jobsvc.client.treq_wire import Requester, TreqWire
 
@@ -49,7 +49,6 @@ class TwistedClient(AsyncFace):
         target = find_target(url, token, data_dir, environ=os.environ)
         self._wire = TreqWire(reactor, target, requester, headers or {})
         super().__init__(session or Session(), self._wire)
-        self._joiner = Joiner(self._session, self._start)
 
     def close(self) -> Deferred[None]:
         """Close the connections kept open."""
@@ -60,7 +59,7 @@ class TwistedClient(AsyncFace):
 
         Submits made while another is under way are joined into one request; each has its own key and its own answer.
         """
-        return maybeDeferred(self._joined, task, args, options)
+        return maybeDeferred(self._submitted, task, args, options)
 
     def submit_many(self, jobs: Iterable[Submission]) -> Deferred[list[str]]:
         """The ids of many new jobs. See `Client.submit_many`."""
@@ -70,7 +69,7 @@ class TwistedClient(AsyncFace):
         self, task: str, args: Args = None, /, *, timeout: float | None = None, **options: Unpack[Options]
     ) -> Deferred[Any]:
         """Submit, wait, and give the result. See `Client.call`."""
-        return self._run(flows.call(self._session, task, args, options, timeout))
+        return Deferred.fromCoroutine(self._called(task, args, options, timeout))
 
     def get(self, job: Job | str) -> Deferred[Job]:
         """The job as it is now."""
@@ -78,11 +77,11 @@ class TwistedClient(AsyncFace):
 
     def wait(self, job: Job | str, timeout: float | None = None) -> Deferred[Job]:
         """The job once it is done. See `Client.wait`."""
-        return self._run(flows.wait(self._session, id_of(job), timeout))
+        return Deferred.fromCoroutine(self._waited(id_of(job), timeout))
 
     def result(self, job: Job | str, timeout: float | None = None) -> Deferred[Any]:
         """The result, waited for. See `Client.result`."""
-        return self._run(flows.result(self._session, id_of(job), timeout))
+        return self.wait(job, timeout).addCallback(result_of)
 
     def cancel(
         self, job: Job | str, mode: CancelMode = "polite", *, grace_s: float | None = None
@@ -112,7 +111,11 @@ class TwistedClient(AsyncFace):
         """Any call of `jobsvc.client.calls`; the reply as it came."""
         return self._run(flows.ask(self._session, request))
 
-    def _joined(self, task: str, args: Args, options: Options) -> Deferred[Job]:
+    def _submitted(self, task: str, args: Args, options: Options) -> Deferred[Job]:
+        return self._told(lambda settle: self._joiner.submit(task, args, options, settle))
+
+    def _told(self, begin: Callable[[Settle], Callable[[], None]]) -> Deferred[Job]:
+        """See `AsyncFace`."""
         answer: Deferred[Job] = Deferred(lambda _: leave())
 
         def settle(outcome: Job | Exception) -> None:
@@ -121,12 +124,12 @@ class TwistedClient(AsyncFace):
             else:
                 answer.callback(outcome)
 
-        leave = self._joiner.submit(task, args, options, settle)
+        leave = begin(settle)
         return answer
 
     def _run(self, flow: Flow[T]) -> Deferred[T]:
         return Deferred.fromCoroutine(self._returned(flow))
 
     def _start(self, flow: Flow[None]) -> Deferred[None]:
-        """Run a flow of the joiner, which raises nothing, but may be given up."""
+        """See `AsyncFace`."""
         return self._run(flow).addErrback(lambda failure: failure.trap(CancelledError) and None)

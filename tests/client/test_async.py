@@ -21,6 +21,8 @@ from jobsvc.client import (
     Unreachable,
     WaitTimeout,
 )
+from jobsvc.client.asking import ASKING
+from jobsvc.client.asynchronous import OWN_POLLS
 from tests.client.fake_daemon import TOKEN, URL, Answer, FakeDaemon, job, job_id, lines, problem, transport
 
 T = TypeVar("T")
@@ -229,6 +231,42 @@ def test_closing_tells_who_still_waits(run: Run) -> None:
         assert [type(each) for each in await both] == [Unreachable, Unreachable]
 
     run(story())
+
+
+def test_many_waits_share_a_few_connections(run: Run, daemon: FakeDaemon) -> None:
+    """The first have a request each; the others are asked for together, by id, and so are calls."""
+    waiting = busiest = 0
+    all_wait, finish = asyncio.Event(), asyncio.Event()
+    inner = transport(daemon)
+
+    async def handle(request: httpx2.Request) -> httpx2.Response:
+        nonlocal waiting, busiest
+        waiting += 1
+        busiest = max(busiest, waiting)
+        if waiting > OWN_POLLS and len(daemon.jobs) == 301:
+            all_wait.set()
+        if "wait" in request.url.params or "prefer" in request.headers:
+            await finish.wait()
+            for row in daemon.jobs:
+                row |= {"state": "succeeded", "done": True, "result": row["id"]}
+        waiting -= 1
+        return inner.handle_request(request)
+
+    async def story() -> None:
+        async with AsyncClient(URL, TOKEN, transport=httpx2.MockTransport(handle)) as client:
+            ids = await client.submit_many([("held", [])] * 300)
+            waits = [asyncio.ensure_future(client.result(job_id)) for job_id in ids]
+            called = asyncio.ensure_future(client.call("held"))
+            given_up = asyncio.ensure_future(client.wait(ids[-1]))
+            await all_wait.wait()
+            given_up.cancel()
+            finish.set()
+            assert await asyncio.gather(*waits) == ids
+            assert await called == job_id(301)
+            assert given_up.cancelled()
+
+    run(story())
+    assert busiest <= OWN_POLLS + ASKING + 1
 
 
 @pytest.mark.parametrize(
