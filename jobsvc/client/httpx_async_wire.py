@@ -13,6 +13,7 @@ import httpx2
 
 from jobsvc.client.core import REPLY_S, Close, Exchange, Open, Opened, Pause, Read, Reply, Request, Step
 from jobsvc.client.discovery import Target
+from jobsvc.client.errors import Unreachable
 from jobsvc.client.headers import common_headers
 from jobsvc.client.httpx_wire import broken_by, head_of, message_of
 
@@ -40,13 +41,39 @@ class AsyncHttpxWire:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
         )
         self._headers = common_headers(target, headers)
+        self._closed = False
+        self._busy: set[asyncio.Task[Any]] = set()  # tasks that wait for a step
+        self._cut: set[asyncio.Task[Any]] = set()  # those whose step was ended by `close`
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; steps that are being carried out end with `Unreachable`."""
+        self._closed = True
+        # Closing the transport would not wake who waits for it; cancelling does, and is turned into an answer below.
+        self._cut |= self._busy
+        for task in self._cut:
+            task.cancel()
         await self._transport.aclose()
 
     async def carry_out(self, step: Step, bodies: dict[int, Body]) -> Any:
-        """The answer to one step; bodies opened and not closed are kept in `bodies`. Raises `Broken`."""
+        """The answer to one step; bodies opened and not closed are kept in `bodies`. Raises `Broken`, `Unreachable`."""
+        if self._closed:
+            raise _closed(sent=False)
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
+        self._busy.add(task)
+        try:
+            return await self._carried_out(step, bodies)
+        except asyncio.CancelledError:
+            if task in self._cut:
+                self._cut.discard(task)
+                if task.uncancel() <= cancelled_before:  # by `close` alone
+                    raise _closed(sent=True) from None
+            raise
+        finally:
+            self._busy.discard(task)
+
+    async def _carried_out(self, step: Step, bodies: dict[int, Body]) -> Any:
         if isinstance(step, Exchange):
             request = step.request
             body = await self._send(request, request.wait_s + REPLY_S)
@@ -92,3 +119,7 @@ async def _guarded(pieces: httpx2.AsyncByteStream) -> AsyncIterator[bytes]:
                 yield piece
     except httpx2.TransportError as error:
         raise broken_by(error) from error
+
+
+def _closed(*, sent: bool) -> Unreachable:
+    return Unreachable("the client was closed", maybe_sent=sent)

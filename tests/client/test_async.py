@@ -220,15 +220,27 @@ def test_cancelling_gives_up_the_request(run: Run, ask: Callable[[AsyncClient], 
 
 
 def test_closing_tells_who_still_waits(run: Run) -> None:
-    """A submit under way, and one that waits behind it."""
+    """A submit under way, one that waits behind it, a wait, an iterator; but not the tasks they are in."""
     ended: list[str] = []
+
+    async def reading(client: AsyncClient) -> str:
+        with pytest.raises(Unreachable, match="closed"):
+            [_ async for _ in client.events("x")]
+        await asyncio.sleep(0)
+        return "goes on"
 
     async def story() -> None:
         started = asyncio.Event()
         async with AsyncClient(URL, TOKEN, transport=hanging(started, ended)) as client:
-            both = asyncio.gather(client.submit("add"), client.submit("add"), return_exceptions=True)
+            asked = (client.submit("add"), client.submit("add"), client.wait("x"), reading(client))
+            all_of_them = asyncio.gather(*asked, return_exceptions=True)
             await started.wait()
-        assert [type(each) for each in await both] == [Unreachable, Unreachable]
+            await asyncio.sleep(0)
+        *told, read = await all_of_them
+        assert [type(each) for each in told] == [Unreachable] * 3
+        assert read == "goes on"
+        with pytest.raises(Unreachable, match="closed"):
+            await client.info()
 
     run(story())
 
