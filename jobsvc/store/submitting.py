@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -15,34 +16,15 @@ from jobsvc.ports import Submitted
 from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
 from jobsvc.store.rows import JOB_COLUMNS
-from jobsvc.store.session import (
-    FRESH_ARGS_MAX_BYTES,
-    SHAPE_ROWS_MIN,
-    Session,
-    decode_nos,
-    run_alike,
-    run_rows,
-    worth_sharing,
-)
+from jobsvc.store.session import FRESH_ARGS_MAX_BYTES, Session, decode_nos, run_alike, run_rows, worth_sharing
 
 _shared = attrgetter(*sql.SUBMIT_SHARED)
-_own = attrgetter(*sql.SUBMIT_OWN)
+_names = attrgetter(*sql.SUBMIT_OWN_NAMED[len(sql.SUBMIT_OWN) :])
+_NAMELESS: Final = (None, None, None, None)
 # What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
 # outcome, progress or losses: those columns are not looked at.
-_unusual = attrgetter(
-    "key",
-    "labels",
-    "run_at",
-    "due_at",
-    "expires_at",
-    "reason",
-    "large",
-    "parent",
-    "rerun_of",
-)
-_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None)
-_UNNAMED: Final = (None, None)
-"""The end of `_shared` where the request had neither an id nor a trace."""
+_unusual = attrgetter("labels", "run_at", "due_at", "expires_at", "reason", "large", "parent", "rerun_of")
+_USUAL: Final = (b"{}", None, None, None, None, 0, None, None)
 _stand = attrgetter("state", "epoch", "seq", "revision", "claim_seq")
 _QUEUED: Final = ("queued", 0, 1, 1, None)
 _RUNNING: Final = ("running", 1, 2, 2, 2)
@@ -106,14 +88,14 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         if job.args is not None and len(job.args) > INLINE_MAX_BYTES:
             job.large |= ARGS_LARGE
         stand = _stand(job) if _unusual(job) == _USUAL else None
+        own = sql.SUBMIT_OWN if _names(job) == _NAMELESS else sql.SUBMIT_OWN_NAMED
         if stand == _QUEUED:
-            queued[_shared(job), job.policy].append(job)
+            queued[own, _shared(job), job.policy].append(job)
         elif stand == _RUNNING:
-            running[_shared(job), job.policy, job.owner, job.claimed_at].append(job)
+            running[own, _shared(job), job.policy, job.owner, job.claimed_at].append(job)
         else:
             others.append(job)
     session.last_no = no
-    others += _lone(queued) + _lone(running)
     others += _insert_alike(session, sql.insert_queued, queued)
     others += _insert_alike(session, sql.insert_running, running)
     _insert_full(session, others)
@@ -123,26 +105,20 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         )
 
 
-def _lone(shapes: dict[tuple[Any, ...], list[Job]]) -> list[Job]:
-    """Take out the jobs whose request had a name of its own and brought few: each would have a statement for itself."""
-    lone = [
-        shape for shape, jobs in shapes.items()
-        if shape[0][-len(_UNNAMED):] != _UNNAMED and len(jobs) < SHAPE_ROWS_MIN
-    ]  # fmt: skip
-    return [job for shape in lone for job in shapes.pop(shape)]
-
-
 def _insert_alike(
-    session: Session, statement: Callable[[int], str], shapes: Mapping[tuple[Any, ...], list[Job]]
+    session: Session,
+    statement: Callable[..., str],
+    shapes: Mapping[tuple[Any, ...], list[Job]],
 ) -> list[Job]:
     """Insert jobs that share most columns; those that are left for the general statement."""
     alike, others = worth_sharing(shapes)
-    for (shared, policy, *claimed), jobs in alike.items():
+    for (own, shared, policy, *claimed), jobs in alike.items():
+        values_of = attrgetter(*own)
         values: list[Any] = []
         for job in jobs:
-            values += _own(job)
+            values += values_of(job)
         bound = (*shared, session.policy(policy), *claimed)
-        run_alike(session, statement, bound, values, len(sql.SUBMIT_OWN))
+        run_alike(session, partial(statement, own=own), bound, values, len(own))
     return others
 
 
