@@ -122,6 +122,7 @@ class Daemon(Service):
                 recycle=Recycling(
                     jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
                 ),
+                worker_env=config.worker_env,
             ),
             boot=self.boot,
             now_us=now_us,
@@ -150,7 +151,10 @@ class Daemon(Service):
             token = self.folder.token()
         except FolderRefused as error:
             raise _refusal(str(error)) from None
-        self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
+        hosts = self.config.allowed_host
+        self.site = build_site(
+            self.engine, self, self._reactor, self._metrics_thread.run, token=token, hosts=hosts
+        )
         self.api = cast("Api", self.site.application)
         try:
             for description in self.config.listen:

@@ -23,7 +23,8 @@ class Options(usage.Options):
     synopsis = "[options] --tasks MODULE"
     longdesc = (
         "Runs jobs that programs submit over HTTP. Example: twistd -n jobsvc --tasks mytasks. "
-        "Each option can also be given by the environment variable named with it."
+        "Each option can also be given by the environment variable named with it, or in a file (see --config); "
+        "jobsvc config show prints what is in force and where it comes from."
     )
     optFlags: ClassVar[list[list[str | None]]] = [
         [o.name, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if o.flag
