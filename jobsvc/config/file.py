@@ -118,7 +118,7 @@ def _text(path: Path) -> str:
             why = _distrust(path, os.fstat(descriptor), os.geteuid())
             if why is not None:
                 raise ConfigError(why)
-            with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            with open(descriptor, "rb", closefd=False) as file:
                 body = file.read(FILE_MAX_BYTES + 1)
         finally:
             os.close(descriptor)
