@@ -54,11 +54,13 @@ class Settings(NamedTuple):
         by_name: field of `Config` → its setting, defaults included; one that was refused has its default here.
         problems: what cannot be used, each one line. With any, a daemon does not start.
         notes: what is odd but hinders nothing.
+        no_tasks: that one of the problems which says that there are no tasks at all; None when they are given.
     """
 
     by_name: dict[str, Setting]
     problems: list[str]
     notes: list[str]
+    no_tasks: str | None
 
     @property
     def config(self) -> Config:
@@ -109,7 +111,7 @@ def gather(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM
     if not has_tasks:
         problems.append(_NO_TASKS)
     found.setdefault("tasks", Setting((), DEFAULT))
-    return Settings(_with_defaults(found, environ), problems, notes)
+    return Settings(_with_defaults(found, environ), problems, notes, None if has_tasks else _NO_TASKS)
 
 
 def _file(
