@@ -38,9 +38,16 @@ def _show(shell: Shell, /, *, given: dict[str, Any], origin: bool) -> int:
     settings = gather(given, os.environ)
     rows = [(option, settings.by_name[option.field]) for option in OPTIONS]
     if shell.drawing:
+        file = settings.by_name["config"].value
         shell.table(
-            ("OPTION", "VALUE", "ORIGIN")[: 2 + origin],
-            ((option.field, _spelled(value), where)[: 2 + origin] for option, (value, where) in rows),
+            ("OPTION", "ORIGIN", "VALUE") if origin else ("OPTION", "VALUE"),
+            (
+                # The whole path of the file, which can be long, is told once: as the value of `config`.
+                (option.field, where.replace(str(file), file.name) if file else where, _spelled(value))
+                if origin
+                else (option.field, _spelled(value))
+                for option, (value, where) in rows
+            ),
         )
     else:
         for option, (value, where) in rows:
