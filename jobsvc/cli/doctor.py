@@ -27,6 +27,8 @@ CHECKS: Final[tuple[tuple[str, Callable[[Scene], Finding]], ...]] = (
     ("data-files", access.data_files),
     ("memory", access.memory),
     ("umask", access.umask),
+    ("new-privileges", access.new_privileges),
+    ("core-dumps", access.core_dumps),
     ("worker-env", access.worker_env),
     ("audit", access.audit),
     ("http2", machine.http2),
@@ -78,12 +80,14 @@ def doctor_command(shell: Shell, /, *, given: dict[str, Any]) -> int:
     Every secure default is looked at, and everything that a daemon needs; each with pass, WARN, FAIL, or n/a where
     there is nothing to look at, and with what to do. Nothing is changed. The exit code is 1 when anything fails.
 
-    Settings are judged too: give the options that the daemon is started with, or ask in its environment; and ask as
-    its user, or as root.
+    Settings are judged too: those of the running daemon; if none runs, those of one started here with these options.
+    Ask as the daemon's user, or as root.
     """
+    scene = Scene(gather(given, os.environ), os.environ)
+    scene.look_at_daemon()
     counts = dict.fromkeys(_SIGNS, 0)
     rows = []
-    for name, finding in examine(Scene(gather(given, os.environ), os.environ)):
+    for name, finding in examine(scene):
         counts[finding.status] += 1
         if shell.drawing:
             words = f"{finding.detail}. {finding.advice}" if finding.advice else finding.detail

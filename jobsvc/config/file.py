@@ -65,14 +65,17 @@ def find(environ: Mapping[str, str], system: Path = SYSTEM_FILE) -> tuple[Path |
     return None, notes
 
 
-def read(path: Path) -> dict[str, Entry]:
+def read(path: Path, uid: int) -> dict[str, Entry]:
     """The keys of a file.
+
+    Args:
+        uid: see `trust`.
 
     Raises:
         ConfigError: not to be read, not to be trusted, too large, or no TOML; names the file, and the line if there is
             one.
     """
-    text = _text(path)
+    text = _text(path, uid)
     try:
         table = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and a number of more digits than Python reads
@@ -86,7 +89,7 @@ def trust(path: Path, uid: int) -> str | None:
     """Why a file must not be believed, in one line that says what to do; None: it may be.
 
     Args:
-        uid: who reads it. Only that user and root may be able to write it.
+        uid: who believes it: the daemon's user. Only that one and root may be able to write it.
 
     Raises:
         OSError: it is not there or cannot be looked at.
@@ -108,14 +111,14 @@ def _distrust(path: Path, info: os.stat_result, uid: int) -> str | None:
     return None
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, uid: int) -> str:
     """What is in it. The file that is judged is the very one that is read, whatever happens to its name meanwhile."""
     try:
         descriptor = os.open(
             path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         )  # a named pipe must not hold us up
         try:
-            why = _distrust(path, os.fstat(descriptor), os.geteuid())
+            why = _distrust(path, os.fstat(descriptor), uid)
             if why is not None:
                 raise ConfigError(why)
             with open(descriptor, "rb", closefd=False) as file:

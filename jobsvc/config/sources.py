@@ -85,16 +85,26 @@ def build(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_
     return settings.config
 
 
-def gather(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_FILE) -> Settings:
+def gather(
+    given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_FILE, uid: int | None = None
+) -> Settings:
     """All settings, with their origins and with everything that is wrong.
 
     Args:
         environ: repeatable options are separated by commas there; an empty variable says nothing.
         system: the file that is looked for last.
+        uid: whose settings they are to be; who asks, if None. A file of another user is refused.
     """
     problems: list[str] = []
     found: dict[str, Setting] = {}
-    path, entries, notes = _file(given, environ, system, found, problems)
+    place, notes = _place(given, environ, system, problems)
+    path, entries = None, {}
+    if place is not None:
+        found[CONFIG.field], path = place, place.value
+        try:
+            entries = files.read(place.value, os.geteuid() if uid is None else uid)
+        except ConfigError as error:
+            problems.append(str(error))
     has_tasks = False
     for option in SETTINGS:
         strongest = next(_sources(option, given, environ, path, entries), None)
@@ -114,34 +124,20 @@ def gather(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM
     return Settings(_with_defaults(found, environ), problems, notes, None if has_tasks else _NO_TASKS)
 
 
-def _file(
-    given: Given,
-    environ: Mapping[str, str],
-    system: Path,
-    found: dict[str, Setting],
-    problems: list[str],
-) -> tuple[Path | None, Mapping[str, files.Entry], list[str]]:
-    """The file, its keys and what to say of the search. Its place is put into `found`."""
-    notes: list[str] = []
+def _place(
+    given: Given, environ: Mapping[str, str], system: Path, problems: list[str]
+) -> tuple[Setting | None, list[str]]:
+    """Where the file is that is to be read, and what to say of the search."""
     named = next(_sources(CONFIG, given, environ, None, {}), None)
     if named is None:
-        origin = DEFAULT
         path, notes = files.find(environ, system)
-        if path is None:
-            return None, {}, notes
-    else:
-        source, origin, parse = named
-        try:
-            path = parse()
-        except ConfigError as error:
-            problems.append(f"{source}: {error}")
-            return None, {}, notes
-    found[CONFIG.field] = Setting(path, origin)
+        return None if path is None else Setting(path, DEFAULT), notes
+    source, origin, parse = named
     try:
-        return path, files.read(path), notes
+        return Setting(parse(), origin), []
     except ConfigError as error:
-        problems.append(str(error))
-        return path, {}, notes
+        problems.append(f"{source}: {error}")
+        return None, []
 
 
 def _sources(

@@ -100,7 +100,7 @@ def told(finding: Finding, status: str, *words: str) -> None:
 
 
 def test_settings(house: House) -> None:
-    told(access.settings(house.scene()), "pass", "options and variables")
+    told(access.settings(house.scene()), "pass", "started here", "options and variables")
     told(access.settings(house.scene(tasks=[])), "pass")
     told(
         access.settings(house.scene(threads="0", keep_s="x")),
@@ -228,6 +228,50 @@ def test_umask(house: House) -> None:
     told(access.umask(scene), "pass", "0077")
     house.file("77/status", "Umask:\t0022\n")
     told(access.umask(scene), "warn", "0022", "UMask=0077")
+
+
+def test_privileges_and_cores(house: House) -> None:
+    for look in (access.new_privileges, access.core_dumps):
+        told(look(house.scene()), "n/a")
+    scene = house.with_daemon()
+    told(access.new_privileges(scene), "warn", "NoNewPrivileges")
+    told(access.core_dumps(scene), "warn", "LimitCORE=0")
+    house.file("77/status", "NoNewPrivs:\t1\n")
+    house.file("77/limits", "Max core file size        0                    unlimited            bytes\n")
+    told(access.new_privileges(scene), "pass")
+    told(access.core_dumps(scene), "pass")
+
+
+def test_settings_of_the_running_daemon(house: House) -> None:
+    """From its command line and environment, whoever asks and from wherever; its folder is the one it was found by."""
+    words = "twistd -n --pidfile= jobsvc --tasks a --tasks=b --listen tcp:80 --reload --queue-max=0 --data-dir x --odd"
+    scene = house.with_daemon()
+    house.file("77/cmdline", words.replace(" ", "\0") + "\0")
+    house.file("77/environ", f"JOBSVC_AUDIT=off\0JOBSVC_QUEUE_MAX=9\0CREDENTIALS_DIRECTORY={house.root}\0")
+    scene.look_at_daemon()
+    config = scene.config
+    assert (config.tasks, config.listen, config.reload) == (("a", "b"), ("tcp:80",), True)
+    assert (config.queue_max, config.audit, config.data_dir) == (0, False, house.data)
+    told(access.settings(scene), "pass", "of the running daemon, pid 77")
+    told(access.listeners(scene), "fail", "tcp:80")
+    (house.root / "jobsvc-token").write_text("jobsvc_1.given")
+    (house.root / "jobsvc-token").chmod(0o644)
+    told(access.token_file(scene), "fail", "jobsvc-token")
+    del scene.target
+    house.private("endpoint.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()}))
+    assert scene.target == Target("http://127.0.0.1:1", None, "jobsvc_1.given")
+
+
+def test_settings_of_a_daemon_that_may_not_be_looked_at(house: House) -> None:
+    """Then those of a start here are judged, and it is said."""
+    scene = house.with_daemon()
+    (house.proc / "77/environ").unlink()
+    scene.look_at_daemon()
+    told(access.settings(scene), "pass", "started here", "No such file")
+    composed = house.with_daemon()
+    house.file("77/cmdline", "python\0my_own.py\0")
+    composed.look_at_daemon()
+    told(access.settings(composed), "pass", "started here")
 
 
 def test_switches(house: House) -> None:
@@ -456,7 +500,7 @@ class Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""

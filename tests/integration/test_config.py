@@ -1,4 +1,4 @@
-"""A real daemon with a configuration file, credentials and an allow-list of variables, and what the doctor says of it."""
+"""A real daemon with a configuration file, credentials and an allow-list of variables; what the doctor says of it."""
 
 from __future__ import annotations
 
@@ -141,6 +141,15 @@ def test_the_doctor_finds_it_well(daemon: Daemon) -> None:
     ):  # fmt: skip
         assert found[name]["status"] == "pass", found[name]
     assert found["database"]["status"] == "n/a"
+
+
+def test_the_doctor_from_another_environment(daemon: Daemon) -> None:
+    """An operator's shell knows nothing of the unit's: the running daemon's own settings and token are found."""
+    done = daemon.cli("doctor")
+    found = {row["check"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert "of the running daemon" in found["settings"]["detail"]
+    assert "APP_*" in found["worker-env"]["detail"]
+    assert found["ready"]["status"] == "pass", found["ready"]
 
 
 def test_the_doctor_beside_a_wrong_token(daemon: Daemon) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jobsvc.config import OPTIONS, SETTINGS, Config, ConfigError, build, gather
 from jobsvc.config.file import FILE_MAX_BYTES, candidates, read, trust
@@ -42,6 +46,8 @@ secret_key = "/srv/keys"
 log_format = "human"
 log_level = "warn"
 """
+
+ME = os.geteuid()
 
 
 class Place:
@@ -273,14 +279,14 @@ def test_p24_a_file_that_others_can_write_is_refused(place: Place) -> None:
     path = place.write("threads = 3\n")
     path.chmod(0o646)
     with pytest.raises(ConfigError, match=rf"can be written by everyone: chmod o-w {path}$"):
-        read(path)
+        read(path, ME)
     path.chmod(0o644)
-    assert read(path)["threads"].value == 3
+    assert read(path, ME)["threads"].value == 3
     path.parent.chmod(0o777)
     with pytest.raises(ConfigError, match=rf"chmod o-w {path.parent}$"):
-        read(path)
+        read(path, ME)
     path.parent.chmod(0o1777)  # as /tmp is: others can add files there, but not replace ours
-    assert read(path)["threads"].value == 3
+    assert read(path, ME)["threads"].value == 3
 
 
 def test_p24_a_link_out_of_a_safe_folder(tmp_path: Path) -> None:
@@ -293,7 +299,7 @@ def test_p24_a_link_out_of_a_safe_folder(tmp_path: Path) -> None:
     link = tmp_path / "jobsvc.toml"
     link.symlink_to(real)
     with pytest.raises(ConfigError, match=rf"chmod o-w {shared}$"):
-        read(link)
+        read(link, ME)
 
 
 def test_p24_a_file_of_somebody_else_is_refused(place: Place) -> None:
@@ -308,7 +314,7 @@ def test_p24_a_file_of_somebody_else_is_refused(place: Place) -> None:
     else:
         os.chown(path, 4_242, -1)
         with pytest.raises(ConfigError, match="belongs to another user \\(uid 4242\\)"):
-            read(path)
+            read(path, ME)
         assert trust(path, 4_242) is None
 
 
@@ -318,7 +324,7 @@ def test_p24_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for path in (pipe, tmp_path):
         with pytest.raises(ConfigError, match=r"is no regular file$"):
-            read(path)
+            read(path, ME)
 
 
 @pytest.mark.parametrize(
@@ -362,3 +368,49 @@ def test_keys_for_secrets_come_from_systemd_when_it_gives_them(tmp_path: Path) -
     settings = gather({"tasks": ["t"]}, environ)
     assert settings.by_name["secret_key"] == (keys, "CREDENTIALS_DIRECTORY")
     assert build({"tasks": ["t"], "secret-key": "/x"}, environ).secret_key == Path("/x")
+
+
+# -- whatever stands in it -------------------------------------------------------------------------------------------
+
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=20), st.datetimes(),
+    st.sampled_from(("512M", "~", "/x", "::1", "power", "on", "JOBSVC_TOKEN", "a b", "")),
+)  # fmt: skip
+VALUES = st.one_of(
+    SCALARS, st.lists(SCALARS, max_size=3), st.lists(st.lists(SCALARS, max_size=2), max_size=2)
+)
+KEYS = st.one_of(st.sampled_from([option.field for option in OPTIONS]), st.text(min_size=1, max_size=10))
+
+
+def spelled(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(spelled, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(char):08x}" for char in value) + '"'
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+def test_any_values_are_taken_or_refused_in_one_line_each(place: Place, table: dict[str, Any]) -> None:
+    """Whatever TOML says: a setting of the type that `Config` declares, or a line that names the key's place."""
+    text = "".join(f"{spelled(key)} = {spelled(value)}\n" for key, value in table.items())
+    path = place.write(text)
+    found = gather({"config": str(path)}, {})
+    for problem in found.problems:
+        assert problem.isprintable()
+        assert problem.startswith((str(path), "no --tasks"))
+    assert msgspec.convert(
+        msgspec.to_builtins(found.config, enc_hook=str), Config, dec_hook=lambda t, v: t(v)
+    )
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_any_bytes_are_taken_or_refused(place: Place, body: bytes) -> None:
+    """No traceback, no second line."""
+    for problem in place.problems(body):
+        assert problem.isprintable()

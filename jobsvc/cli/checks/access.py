@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ def settings(scene: Scene) -> Finding:
         return bad(problems[0] + more, "jobsvc config check tells them all")
     if scene.settings.notes:
         return odd(scene.settings.notes[0], "remove it, or correct its name")
-    return good(f"read from {scene.config.config or 'options and variables'}")
+    return good(f"{scene.whose}, from {scene.config.config or 'options and variables'}")
 
 
 def config_file(scene: Scene) -> Finding:
@@ -88,7 +89,7 @@ def data_folder(scene: Scene) -> Finding:
 
 def token_file(scene: Scene) -> Finding:
     """The admin token is for the eyes of its owner."""
-    given = credential(scene.environ, TOKEN_CREDENTIAL)
+    given = credential(scene.daemon_environ, TOKEN_CREDENTIAL)
     file = given if given is not None and given.exists() else scene.folder / TOKEN_FILE
     return _private(scene, file, "the first start makes it")
 
@@ -153,6 +154,30 @@ def umask(scene: Scene) -> Finding:
         return good(f"{mask:04o}")
     return odd(
         f"{mask:04o}: new files can be read by others", "start it by twistd or twist, or set UMask=0077"
+    )
+
+
+def new_privileges(scene: Scene) -> Finding:
+    """A job cannot become another user by a setuid program."""
+    if not scene.daemon_pid:
+        return absent("no daemon runs; the unit of deploy/ sets NoNewPrivileges")
+    if scene.daemon_facts("status").get("NoNewPrivs") == "1":
+        return good("jobs cannot gain any")
+    return odd(
+        "a job may run setuid programs, such as sudo",
+        "NoNewPrivileges=yes of the unit, or setpriv --no-new-privs",
+    )
+
+
+def core_dumps(scene: Scene) -> Finding:
+    """A crash leaves no secrets on the disk."""
+    if not scene.daemon_pid:
+        return absent("no daemon runs")
+    text = (scene.proc / str(scene.daemon_pid) / "limits").read_text()
+    if re.search(r"^Max core file size\s+0\s", text, re.MULTILINE):
+        return good("off")
+    return odd(
+        "a crash may write memory, and secrets in it, to a file", "ulimit -c 0 (LimitCORE=0 of the unit)"
     )
 
 

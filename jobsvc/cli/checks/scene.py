@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from jobsvc.cli.checks.started import started
 from jobsvc.client.discovery import Target, find_target
 from jobsvc.client.errors import Unreachable
 from jobsvc.config import Config, Settings
+from jobsvc.model.places import CREDENTIALS_VARIABLE
 from jobsvc.store.folder import DATABASE_FILE, daemon_in
 
 PROBE_S: Final = 5.0
@@ -56,6 +58,10 @@ class Scene:
     """The surroundings of one run. What may be replaced are the attributes that the constructor sets.
 
     Attributes:
+        settings, config: of the daemon; of one that was started here, until `look_at_daemon` finds those of the one
+            that runs.
+        environ: of who asks. `daemon_environ`: of the daemon, in the same way.
+        whose: whose settings they are, for people.
         uid: who asks.
         proc: where the kernel tells about processes.
     """
@@ -64,6 +70,8 @@ class Scene:
         self.settings = settings
         self.config: Config = settings.config
         self.environ = environ
+        self.daemon_environ = environ
+        self.whose = "of a daemon started here"
         self.uid = os.geteuid()
         self.proc = Path("/proc")
         self.now: Callable[[], float] = time.time
@@ -75,6 +83,20 @@ class Scene:
         self.importable: Callable[[str], bool] = lambda name: find_spec(name) is not None
         self.sqlite_version = sqlite3.sqlite_version_info
         self.sqlite_threads = sqlite3.threadsafety
+
+    def look_at_daemon(self) -> None:
+        """Judge the settings of the daemon that runs, when there is one and it may be looked at."""
+        if not self.daemon_pid:
+            return
+        try:
+            found = started(self.proc, self.daemon_pid, self.folder)
+        except OSError as error:
+            self.whose += f"; those of pid {self.daemon_pid} are not to be seen ({error.strerror})"
+            return
+        if found is not None:
+            self.settings, self.daemon_environ = found
+            self.config = self.settings.config
+            self.whose = f"of the running daemon, pid {self.daemon_pid}"
 
     @property
     def folder(self) -> Path:
@@ -114,8 +136,11 @@ class Scene:
     @cached_property
     def target(self) -> Target | str:
         """Where the daemon answers; a text: why it cannot be asked."""
+        environ = dict(self.environ)
+        if CREDENTIALS_VARIABLE in self.daemon_environ:
+            environ[CREDENTIALS_VARIABLE] = self.daemon_environ[CREDENTIALS_VARIABLE]
         try:
-            return find_target(data_dir=self.folder, environ=self.environ)
+            return find_target(data_dir=self.folder, environ=environ)
         except (Unreachable, ValueError) as error:
             return str(error)
 
