@@ -1,4 +1,4 @@
-"""The systemd unit that is shipped: nothing of it can be bent by what somebody puts into the environment or a folder."""
+"""The systemd unit that is shipped: nothing of it can be bent by what somebody puts into environment or folders."""
 
 from __future__ import annotations
 
