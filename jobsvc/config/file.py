@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -75,6 +74,8 @@ def read(path: Path, uid: int) -> dict[str, Entry]:
         ConfigError: not to be read, not to be trusted, too large, or no TOML; names the file, and the line if there is
             one.
     """
+    import tomllib  # most starts have no file
+
     text = _text(path, uid)
     try:
         table = tomllib.loads(text)
@@ -140,6 +141,8 @@ def _line(text: str, key: str) -> int | None:
     """The line where a key of the top level stands: the first that looks so, and has only whole statements without it
     before.
     """  # fmt: skip
+    import tomllib
+
     spelled = re.escape(key)
     looks = re.compile(
         rf"""^[ \t]*\[*[ \t]*(?:{spelled}|"{spelled}"|'{spelled}')[ \t]*[=.\]]""", re.MULTILINE

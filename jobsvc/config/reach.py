@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Literal
 
 Reach = Literal["machine", "encrypted", "open", "unknown"]
@@ -25,6 +24,8 @@ def reach_of(description: str) -> Reach:
     named = [part.partition("=")[2] for part in parts if part.startswith("interface=")]
     plain = [part for part in parts if "=" not in part]
     address = [*named, *plain[1:2]]
+    from ipaddress import ip_address  # as in `kinds`
+
     text = next(filter(None, address), _ANY[kind]).replace("\\", "")
     try:
         return "machine" if ip_address(text.partition("%")[0]).is_loopback else "open"

@@ -6,8 +6,7 @@ Everything that is wrong is found in one go, and each setting knows where it com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -191,8 +190,8 @@ def _unknown(path: Path | None, entries: Mapping[str, files.Entry]) -> Iterator[
         elif isinstance(value, dict):
             yield f"{place}: {key!r}: there are no tables here; put the keys at the top"
         else:
-            near = get_close_matches(key.lower().replace("-", "_"), known, 1)
-            hint = f"did you mean {near[0]}?" if near else "jobsvc config show lists the options"
+            near = _nearest(key.lower().replace("-", "_"), known)
+            hint = f"did you mean {near}?" if near else "jobsvc config show lists the options"
             yield f"{place}: {key!r} is no option; {hint}"
 
 
@@ -203,10 +202,14 @@ def _unread(environ: Mapping[str, str]) -> Iterator[str]:
         word = name.removeprefix(PREFIX)
         if word == name or word in known or word in OTHER_VARIABLES:
             continue
-        near = get_close_matches(word, known, 1)
-        yield f"{name}: no option reads this variable" + (
-            f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        )
+        near = _nearest(word, known)
+        yield f"{name}: no option reads this variable" + (f"; did you mean {PREFIX}{near}?" if near else "")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    from difflib import get_close_matches  # only mistakes need it
+
+    return next(iter(get_close_matches(word, known, 1)), None)
 
 
 def _with_defaults(found: dict[str, Setting], environ: Mapping[str, str]) -> dict[str, Setting]:

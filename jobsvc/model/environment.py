@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 SECRET_PREFIXES: Final = ("JOBSVC_TOKEN", "JOBSVC_SECRET", "LISTEN_")
-SECRETS: Final = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+SECRETS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 """What user code must not inherit: our token and keys, and the service manager's ways to us."""
 NEEDED: Final = (
     "PATH",  # programs are looked for there

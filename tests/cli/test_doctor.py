@@ -17,8 +17,7 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from jobsvc.cli import doctor
-from jobsvc.cli.checks import access, machine, running, storage
+from jobsvc.cli.checks import access, machine, running, storage, table
 from jobsvc.cli.checks.findings import Finding
 from jobsvc.cli.checks.scene import Answer, Scene
 from jobsvc.cli.root import run
@@ -637,9 +636,9 @@ def test_a_check_that_cannot_look_keeps_no_other_from_it(
         raise ConnectionRefusedError(111, "Connection refused")
 
     monkeypatch.setattr(scene, "ask", silent)
-    found = dict(doctor.examine(scene))
-    assert list(found) == [name for name, _ in doctor.CHECKS]
-    assert len(found) == len(doctor.CHECKS)
+    found = dict(table.examine(scene))
+    assert list(found) == [name for name, _ in table.CHECKS]
+    assert len(found) == len(table.CHECKS)
     told(found["host-names"], "fail", "Connection refused")
     told(found["ready"], "fail", "no answer")
     told(found["lock"], "pass")
@@ -678,10 +677,10 @@ def test_the_command(
     folder.release()
     words = ("--data-dir", str(house.data))
     # What this very machine and user are like is not the matter here.
-    monkeypatch.setattr(doctor, "CHECKS", tuple(row for row in doctor.CHECKS if row[0] in OF_THE_FOLDER))
+    monkeypatch.setattr(table, "CHECKS", tuple(row for row in table.CHECKS if row[0] in OF_THE_FOLDER))
     code, out = command(capsys, *words)
     rows = {row["check"]: row for row in map(json.loads, out.splitlines())}
-    assert list(rows) == [name for name, _ in doctor.CHECKS]
+    assert list(rows) == [name for name, _ in table.CHECKS]
     assert [name for name, row in rows.items() if row["status"] == "fail"] == []
     assert code == 0
     assert rows["token-file"]["status"] == "pass"

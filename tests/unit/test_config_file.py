@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -414,3 +415,12 @@ def test_any_bytes_are_taken_or_refused(place: Place, body: bytes) -> None:
     """No traceback, no second line."""
     for problem in place.problems(body):
         assert problem.isprintable()
+
+
+def test_the_example_of_the_documentation(place: Place) -> None:
+    """`docs/configuration.md` shows a file that a daemon would take."""
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    examples = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        assert gather({"config": str(place.write(example))}, {}).problems == []

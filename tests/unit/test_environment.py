@@ -8,7 +8,8 @@ ENVIRON = {
     "PATH": "/bin", "HOME": "/h", "LANG": "C", "LC_ALL": "C", "LC_TIME": "C", "TZ": "UTC", "TMPDIR": "/t",
     "AWS_KEY": "1", "AWS_REGION": "2", "aws_key": "3", "DATABASE": "4",
     "JOBSVC_TOKEN": "s", "JOBSVC_TOKEN_FILE": "s", "JOBSVC_SECRET_KEY": "s", "LISTEN_FDS": "s", "LISTEN_PID": "s",
-    "NOTIFY_SOCKET": "s", "CREDENTIALS_DIRECTORY": "s", "JOBSVC_DATA_DIR": "/d",
+    "NOTIFY_SOCKET": "s",
+    "WATCHDOG_USEC": "s", "WATCHDOG_PID": "s", "CREDENTIALS_DIRECTORY": "s", "JOBSVC_DATA_DIR": "/d",
 }  # fmt: skip
 NEEDED = {"PATH", "HOME", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR"}
 
