@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from jobsvc.cli import exits
-from jobsvc.cli.daemon_options import daemon_options
+from jobsvc.cli.daemon_options import DaemonCommand, with_given
 from jobsvc.cli.shell import Shell, json_option, pass_shell
-from jobsvc.config import OPTIONS, Settings, gather
-from jobsvc.config.reach import reach_of
+
+if TYPE_CHECKING:
+    from jobsvc.config import Settings
 
 
 @click.group("config")
@@ -24,17 +24,19 @@ def config_command() -> None:
     """
 
 
-@config_command.command("show")
+@config_command.command("show", cls=DaemonCommand)
 @click.option("--origin", is_flag=True, help="Also where each comes from.")
-@daemon_options
 @json_option
 @pass_shell
+@with_given
 def _show(shell: Shell, /, *, given: dict[str, Any], origin: bool) -> int:
     """Print every setting in force.
 
     What cannot be used is told on standard error, and its default stands in its place; then the exit code is 1.
     Secrets are no settings: of tokens and keys only the names of their files are printed.
     """
+    from jobsvc.config import OPTIONS, gather
+
     settings = gather(given, os.environ)
     rows = [(option, settings.by_name[option.field]) for option in OPTIONS]
     if shell.drawing:
@@ -62,16 +64,18 @@ def _show(shell: Shell, /, *, given: dict[str, Any], origin: bool) -> int:
     return exits.FAILED if wrong else exits.OK
 
 
-@config_command.command("check")
+@config_command.command("check", cls=DaemonCommand)
 @click.argument("file", required=False, type=click.Path())
-@daemon_options
 @json_option
 @pass_shell
+@with_given
 def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
     """Say whether a daemon would start with these settings; nothing is started or written.
 
     FILE goes before --config. Everything that is wrong is told in one go; then the exit code is 1.
     """
+    from jobsvc.config import gather
+
     if file is not None:
         given["config"] = file
     settings = gather(given, os.environ)
@@ -95,6 +99,8 @@ def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
 
 def _open_listeners(settings: Settings) -> list[str]:
     """What a start would refuse of the listeners."""
+    from jobsvc.config.reach import reach_of
+
     config, origin = settings.config, settings.by_name["listen"].origin
     if config.behind_proxy:
         return []
@@ -113,4 +119,6 @@ def _plain(value: Any) -> Any:
 
 def _spelled(value: Any) -> str:
     """As a file would have it; nothing for what is not set."""
+    import msgspec
+
     return "" if value is None else msgspec.json.encode(_plain(value)).decode()

@@ -1,26 +1,54 @@
-"""F5: the options of the daemon, for commands that say what a daemon started with them would do."""
+"""F5: the options of the daemon, for commands that say what a daemon started with them would do.
+
+The table of options is loaded when such a command runs or shows its help, not for the list of all commands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from jobsvc.config import OPTIONS
-
-F = TypeVar("F", bound=Callable[..., Any])
-
 _PREFIX = "daemon_"
 
 
-def daemon_options(command: F) -> F:
-    """Adds all options of the daemon to a command; it gets those that were given as `given`, see `config.gather`."""
+class DaemonCommand(click.Command):
+    """A command that takes all options of the daemon beside its own; see `with_given`."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """See click."""
+        return [*super().get_params(ctx), *self._of_the_daemon]
+
+    @cached_property
+    def _of_the_daemon(self) -> list[click.Parameter]:
+        from jobsvc.config import OPTIONS
+
+        options: list[click.Parameter] = []
+        for option in OPTIONS:
+            word, _, _ = option.doc.partition(" ")
+            options.append(
+                click.Option(
+                    [f"--{option.name}", _PREFIX + option.field],
+                    is_flag=option.flag,
+                    multiple=option.repeat,
+                    default=False if option.flag else None,
+                    metavar=None if option.flag else word if word.isupper() else "VALUE",
+                    help=f"{option.doc} [env: {option.variable}]",
+                )
+            )
+        return options
+
+
+def with_given(command: Callable[..., int]) -> Callable[..., int]:
+    """Hands the options of the daemon that were given to a command as `given`, in the shape of `config.gather`."""
 
     @wraps(command)
-    def run(*args: Any, **options: Any) -> Any:
+    def run(*args: Any, **options: Any) -> int:
+        from jobsvc.config import OPTIONS
+
         given = {
             option.name: value
             for option in OPTIONS
@@ -29,19 +57,7 @@ def daemon_options(command: F) -> F:
         _take_global_folder(given)
         return command(*args, given=given, **options)
 
-    for option in reversed(OPTIONS):
-        doc = f"{option.doc} [env: {option.variable}]"
-        word, _, _ = option.doc.partition(" ")
-        run = click.option(
-            f"--{option.name}",
-            _PREFIX + option.field,
-            is_flag=option.flag,
-            multiple=option.repeat,
-            default=None if not option.flag else False,
-            metavar=None if option.flag else word if word.isupper() else "VALUE",
-            help=doc,
-        )(run)
-    return run  # type: ignore[return-value]
+    return run
 
 
 def _text(value: Any) -> Any:

@@ -8,16 +8,16 @@ from typing import Any, Final
 import click
 
 from jobsvc.cli import exits
-from jobsvc.cli.daemon_options import daemon_options
+from jobsvc.cli.daemon_options import DaemonCommand, with_given
 from jobsvc.cli.shell import Shell, json_option, pass_shell
 
 _SIGNS: Final = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "n/a": "n/a"}
 
 
-@click.command("doctor")
-@daemon_options
+@click.command("doctor", cls=DaemonCommand)
 @json_option
 @pass_shell
+@with_given
 def doctor_command(shell: Shell, /, *, given: dict[str, Any]) -> int:
     """Check settings, machine, storage and the running daemon.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jobsvc.model.places import default_data_dir
+from jobsvc.model.places import config_files, default_data_dir
 
 
 def data_folder(named: str | None) -> Path:
@@ -15,9 +15,8 @@ def data_folder(named: str | None) -> Path:
     """
     if named:
         return Path(named)
-    from jobsvc.config.file import find
-
-    if find(os.environ)[0] is None:
+    named_file = os.environ.get("JOBSVC_CONFIG")
+    if not named_file and not any(os.path.lexists(file) for file in config_files(os.environ)):
         return default_data_dir(os.environ)
     from jobsvc.config import gather
 

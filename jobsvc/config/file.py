@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from jobsvc.config.settings import ConfigError
-from jobsvc.model.places import credential
+from jobsvc.model.places import SYSTEM_CONFIG_FILE, config_files
 
-FILE_NAME: Final = "jobsvc.toml"
-SYSTEM_FILE: Final = Path("/etc/jobsvc") / FILE_NAME
 FILE_MAX_BYTES: Final = 256 * 1024
 """A hundred times what all options together need; nothing larger is parsed."""
 _LINES_TRIED: Final = 20
@@ -32,26 +30,10 @@ class Entry(NamedTuple):
     line: int | None
 
 
-def candidates(environ: Mapping[str, str], system: Path = SYSTEM_FILE) -> list[Path]:
-    """Where a file is looked for, the first one that is there is read alone.
-
-    The one that systemd gives to this very service, then the user's, then the machine's. Relative folders in the
-    environment are passed over, as the XDG specification says.
-    """
-    found = [credential(environ, FILE_NAME)]
-    named = environ.get("XDG_CONFIG_HOME", "")
-    home = environ.get("HOME", "")
-    if Path(named).is_absolute():
-        found.append(Path(named) / "jobsvc" / FILE_NAME)
-    elif Path(home).is_absolute():
-        found.append(Path(home) / ".config" / "jobsvc" / FILE_NAME)
-    return [path for path in (*found, system) if path is not None]
-
-
-def find(environ: Mapping[str, str], system: Path = SYSTEM_FILE) -> tuple[Path | None, list[str]]:
+def find(environ: Mapping[str, str], system: Path = SYSTEM_CONFIG_FILE) -> tuple[Path | None, list[str]]:
     """The file that is there, and a line for each place that may not be looked into."""
     notes = []
-    for path in candidates(environ, system):
+    for path in config_files(environ, system):
         try:
             path.lstat()
         except (FileNotFoundError, NotADirectoryError):

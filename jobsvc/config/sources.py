@@ -20,6 +20,7 @@ from jobsvc.model.places import (
     SECRET_KEYS_CREDENTIAL,
     SECRET_KEYS_FILE,
     SERVICE_DIR_VARIABLE,
+    SYSTEM_CONFIG_FILE,
     credential,
     default_data_dir,
 )
@@ -72,7 +73,7 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def build(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_FILE) -> Config:
+def build(given: Given, environ: Mapping[str, str], system: Path = SYSTEM_CONFIG_FILE) -> Config:
     """The settings of a daemon that is to start. Arguments as for `gather`.
 
     Raises:
@@ -85,7 +86,7 @@ def build(given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_
 
 
 def gather(
-    given: Given, environ: Mapping[str, str], system: Path = files.SYSTEM_FILE, uid: int | None = None
+    given: Given, environ: Mapping[str, str], system: Path = SYSTEM_CONFIG_FILE, uid: int | None = None
 ) -> Settings:
     """All settings, with their origins and with everything that is wrong.
 

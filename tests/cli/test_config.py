@@ -164,7 +164,9 @@ def test_the_help_has_the_options_of_the_daemon(jobsvc: Command, command: tuple[
         assert option.variable in text
 
 
-def test_commands_find_the_folder_that_the_file_names(jobsvc: Command) -> None:
+def test_commands_find_the_folder_that_the_file_names(
+    jobsvc: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the daemon keeps its things when only the file says so."""
     write(jobsvc.folder / "conf/jobsvc/jobsvc.toml", f'data_dir = "{jobsvc.folder}/there"\n')
     code, _, err = jobsvc("db", "check")
@@ -172,3 +174,7 @@ def test_commands_find_the_folder_that_the_file_names(jobsvc: Command) -> None:
     assert f"{jobsvc.folder}/there/jobsvc.db" in err
     code, _, err = jobsvc("--data-dir", "/given", "db", "check")
     assert "/given/jobsvc.db" in err
+    other = write(jobsvc.folder / "other.toml", f'data_dir = "{jobsvc.folder}/other"\n')
+    monkeypatch.setenv("JOBSVC_CONFIG", str(other))
+    code, _, err = jobsvc("db", "check")
+    assert f"{jobsvc.folder}/other/jobsvc.db" in err

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobsvc.config import OPTIONS, SETTINGS, Config, ConfigError, build, gather
-from jobsvc.config.file import FILE_MAX_BYTES, candidates, read, trust
+from jobsvc.config.file import FILE_MAX_BYTES, read, trust
+from jobsvc.model.places import config_files
 
 EVERYTHING = """
 tasks = ["a", "b.c"]
@@ -206,15 +207,15 @@ def test_what_is_no_text_of_ours(place: Place, body: bytes, words: str) -> None:
 def test_the_search_path() -> None:
     """The service's own, the user's, the machine's; never the current folder, and no relative one."""
     system = Path("/etc/jobsvc/jobsvc.toml")
-    assert candidates({}) == [system]
-    assert candidates({"HOME": "/home/ada"}) == [Path("/home/ada/.config/jobsvc/jobsvc.toml"), system]
+    assert config_files({}) == [system]
+    assert config_files({"HOME": "/home/ada"}) == [Path("/home/ada/.config/jobsvc/jobsvc.toml"), system]
     environ = {"HOME": "/home/ada", "XDG_CONFIG_HOME": "/conf", "CREDENTIALS_DIRECTORY": "/run/cred"}
-    assert candidates(environ) == [
+    assert config_files(environ) == [
         Path("/run/cred/jobsvc.toml"),
         Path("/conf/jobsvc/jobsvc.toml"),
         system,
     ]
-    assert candidates({"HOME": "", "XDG_CONFIG_HOME": "conf", "CREDENTIALS_DIRECTORY": "."}) == [system]
+    assert config_files({"HOME": "", "XDG_CONFIG_HOME": "conf", "CREDENTIALS_DIRECTORY": "."}) == [system]
 
 
 def test_a_file_in_the_current_folder_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
