@@ -150,7 +150,7 @@ def _sources(
     """Where an option is given, strongest first: what to call the place in a refusal, the origin, what parses it."""
     kind = option.kind
     raw = given.get(option.name)
-    if raw:
+    if raw is not None and raw != []:
         texts = [raw] if isinstance(raw, str) else raw
         yield f"--{option.name}", COMMAND_LINE, lambda: _value(option, texts, kind.of_text)
     if text := environ.get(option.variable):

@@ -165,7 +165,7 @@ def test_data_folder(house: House) -> None:
     told(access.data_folder(house.scene()), "fail", "0750", f"chmod 700 {house.data}")
     scene = house.scene()
     scene.owner = ME + 1
-    told(access.data_folder(scene), "fail", f"belongs to uid {ME}", f"chown {ME + 1}")
+    told(access.data_folder(scene), "fail", f"belongs to uid {ME}", f"chown -R {ME + 1}")
     told(access.data_folder(house.scene(data_dir=str(house.root / "none"))), "n/a", "first start")
     told(access.data_folder(house.scene(data_dir="/dev/null")), "fail", "no folder")
 
@@ -473,6 +473,9 @@ def test_lock(house: House) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert house.scene().daemon_pid == 0
     assert house.scene().daemon_pid is None
+    (house.data / "lock").unlink()
+    (house.data / "lock").symlink_to("lock")
+    told(storage.lock(house.scene()), "fail", "symbolic links", "as root")
 
 
 # -- the running daemon ----------------------------------------------------------------------------------------------
@@ -584,7 +587,10 @@ def test_a_daemon_that_is_not_well(house: House) -> None:
         told(running.same_version(scene), "fail", "401", "JOBSVC_TOKEN")
     changed["GET /v1/info token"] = (200, {}, [1])
     with answering(scene, **changed):
-        told(running.same_version(scene), "fail", "no JSON object")
+        told(running.same_version(scene), "fail", "something else")
+    changed["GET /readyz?verbose=1 token"] = (200, {}, {"ready": True, "checks": [1]})
+    with answering(scene, **changed):
+        told(running.ready(scene), "fail", "something else")
 
 
 def test_a_daemon_that_is_silent(house: House) -> None:

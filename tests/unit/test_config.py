@@ -174,3 +174,10 @@ def test_a_home_folder_is_found_wherever_a_path_is_given() -> None:
     """The shell does it on the command line only."""
     config = build({"tasks": ["t"]}, {"JOBSVC_DATA_DIR": "~/jobs", "JOBSVC_SECRET_KEY": "~/keys"})
     assert (config.data_dir, config.secret_key) == (Path.home() / "jobs", Path.home() / "keys")
+
+
+@pytest.mark.parametrize("option", ["threads", "data-dir", "config", "keep-s", "durability"])
+def test_an_empty_text_on_the_command_line_is_a_mistake(option: str) -> None:
+    """As of a variable of a script that is not set; unlike in the environment, somebody has written it."""
+    with pytest.raises(ConfigError, match=f"^--{option}: "):
+        build({"tasks": ["t"], option: ""}, {})

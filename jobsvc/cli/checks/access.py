@@ -81,7 +81,10 @@ def data_folder(scene: Scene) -> Finding:
     if not stat.S_ISDIR(info.st_mode):
         return bad(f"{scene.folder} is no folder", "name another with --data-dir")
     if info.st_uid != scene.owner:
-        return bad(f"{scene.folder} belongs to uid {info.st_uid}", f"chown {scene.owner} {scene.folder}")
+        return bad(
+            f"{scene.folder} belongs to uid {info.st_uid}",
+            f"ask as that user, or as root; if the daemon is to run as you: chown -R {scene.owner} {scene.folder}",
+        )
     if info.st_mode & OTHERS:
         return bad(f"{scene.folder} has mode {mode_of(info)}", f"chmod 700 {scene.folder}")
     return good(f"{scene.folder} has mode 0700 and belongs to uid {info.st_uid}")
@@ -148,7 +151,7 @@ def memory(scene: Scene) -> Finding:
 def umask(scene: Scene) -> Finding:
     """What the running daemon and its jobs make is theirs alone."""
     if not scene.daemon_pid:
-        return absent("no daemon runs; a start by twistd or twist sets 077")
+        return absent("no daemon is found; a start by twistd or twist sets 077")
     mask = int(scene.daemon_facts("status").get("Umask", "0"), 8)
     if mask & OTHERS == OTHERS:
         return good(f"{mask:04o}")
@@ -160,7 +163,7 @@ def umask(scene: Scene) -> Finding:
 def new_privileges(scene: Scene) -> Finding:
     """A job cannot become another user by a setuid program."""
     if not scene.daemon_pid:
-        return absent("no daemon runs; the unit of deploy/ sets NoNewPrivileges")
+        return absent("no daemon is found; the unit of deploy/ sets NoNewPrivileges")
     if scene.daemon_facts("status").get("NoNewPrivs") == "1":
         return good("jobs cannot gain any")
     return odd(
@@ -172,7 +175,7 @@ def new_privileges(scene: Scene) -> Finding:
 def core_dumps(scene: Scene) -> Finding:
     """A crash leaves no secrets on the disk."""
     if not scene.daemon_pid:
-        return absent("no daemon runs")
+        return absent("no daemon is found")
     text = (scene.proc / str(scene.daemon_pid) / "limits").read_text()
     if re.search(r"^Max core file size\s+0\s", text, re.MULTILINE):
         return good("off")
@@ -227,7 +230,7 @@ def _refused(
     scene: Scene, method: str, path: str, headers: dict[str, str], status: int, what: str
 ) -> Finding:
     if scene.daemon_pid is None:
-        return absent("no daemon runs")
+        return absent("no daemon is found")
     if isinstance(scene.target, str):
         return absent("the daemon does not say where it answers")
     answer = scene.ask(method, path, headers)

@@ -131,7 +131,7 @@ def http2(scene: Scene) -> Finding:
 def reactor(scene: Scene) -> Finding:
     """Another reactor than the default was asked for by nobody."""
     if not scene.daemon_pid:
-        return absent("no daemon runs")
+        return absent("no daemon is found")
     words = (scene.proc / str(scene.daemon_pid) / "cmdline").read_bytes().split(b"\0")
     if named := [word.decode(errors="replace") for word in words if word.startswith((b"--reactor", b"-r"))]:
         return odd(f"started with {named[0]}", "the default, epoll, is the one that is tested")

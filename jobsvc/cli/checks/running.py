@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from jobsvc.cli.checks.findings import Finding, absent, bad, good, odd
-from jobsvc.cli.checks.scene import Scene, value_of
+from jobsvc.cli.checks.scene import Scene
 from jobsvc.model.places import ENDPOINT_FILE
+
+_T = TypeVar("_T")
+
+
+class About(msgspec.Struct):
+    """What is read of `/v1/info`."""
+
+    version: str
+
+
+class Check(msgspec.Struct):
+    """One line of `/readyz?verbose`."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+class Readiness(msgspec.Struct):
+    """What is read of `/readyz?verbose`."""
+
+    ready: bool
+    checks: list[Check]
 
 
 def reachable(scene: Scene) -> Finding:
     """It answers where it says that it does."""
     if scene.daemon_pid is None:
         if (scene.folder / ENDPOINT_FILE).exists():
-            return odd("no daemon runs; the last one did not stop cleanly", "the next start puts that right")
-        return absent("no daemon runs")
+            return odd(
+                "no daemon is found; the last one did not stop cleanly", "the next start puts that right"
+            )
+        return absent("no daemon is found")
     if isinstance(scene.target, str):
         return bad(scene.target, "it may still be starting; look at its log")
     try:
@@ -30,30 +55,30 @@ def reachable(scene: Scene) -> Finding:
 
 def same_version(scene: Scene) -> Finding:
     """The daemon is of the version that this command is of."""
-    found = _json(scene, "/v1/info")
+    found = _told(scene, "/v1/info", About)
     if isinstance(found, Finding):
         return found
     here = scene.installed("jobsvc") or "0"
-    if found.get("version") != here:
-        return odd(f"the daemon is {found.get('version')}, this command {here}", "restart the daemon")
-    return good(f"{here}")
+    if found.version != here:
+        return odd(f"the daemon is {found.version}, this command {here}", "restart the daemon")
+    return good(here)
 
 
 def ready(scene: Scene) -> Finding:
     """It takes and runs jobs; what it says of itself."""
-    found = _json(scene, "/readyz?verbose=1")
+    found = _told(scene, "/readyz?verbose=1", Readiness)
     if isinstance(found, Finding):
         return found
-    wrong = [f"{row['check']}: {row['detail']}" for row in found["checks"] if not row["ok"]]
-    if not found["ready"]:
+    wrong = [f"{row.check}: {row.detail}" for row in found.checks if not row.ok]
+    if not found.ready:
         return bad(f"not ready; {'; '.join(wrong)}", "look at its log")
     if wrong:
         return odd("; ".join(wrong), "look at its log")
-    return good(f"{len(found['checks'])} checks of its own are well")
+    return good(f"{len(found.checks)} checks of its own are well")
 
 
-def _json(scene: Scene, path: str) -> dict[str, Any] | Finding:
-    """The object at `path`, or why there is none."""
+def _told(scene: Scene, path: str, kind: type[_T]) -> _T | Finding:
+    """What the daemon tells at `path`, or why it does not."""
     if scene.daemon_pid is None or isinstance(scene.target, str):
         return absent("no daemon can be asked")
     try:
@@ -65,9 +90,8 @@ def _json(scene: Scene, path: str) -> dict[str, Any] | Finding:
             f"the token is refused ({answer.status})", "name a valid one: JOBSVC_TOKEN, JOBSVC_TOKEN_FILE"
         )
     try:
-        value = value_of(answer.body)
-    except msgspec.DecodeError:
-        value = None
-    if not isinstance(value, dict):
-        return bad(f"{path} gives no JSON object ({answer.status})", "another program may answer there")
-    return value
+        return msgspec.json.decode(answer.body, type=kind)
+    except msgspec.DecodeError as error:
+        return bad(
+            f"{path} gives something else ({answer.status}: {error})", "another program may answer there"
+        )

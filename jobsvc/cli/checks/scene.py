@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from jobsvc.cli.checks.started import started
@@ -61,6 +61,7 @@ class Scene:
         settings, config: of the daemon; of one that was started here, until `look_at_daemon` finds those of the one
             that runs.
         environ: of who asks. `daemon_environ`: of the daemon, in the same way.
+        lock_trouble: why it cannot be seen who has the data directory.
         whose: whose settings they are, for people.
         uid: who asks.
         proc: where the kernel tells about processes.
@@ -81,6 +82,7 @@ class Scene:
         self.pidfd_open: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
         self.installed: Callable[[str], str | None] = _installed
         self.importable: Callable[[str], bool] = lambda name: find_spec(name) is not None
+        self.lock_trouble: str | None = None
         self.sqlite_version = sqlite3.sqlite_version_info
         self.sqlite_threads = sqlite3.threadsafety
 
@@ -113,8 +115,9 @@ class Scene:
         """The process that holds the data directory; 0: it is not known which; None: nobody does."""
         try:
             return daemon_in(self.folder)
-        except OSError:
-            return None  # no such folder, or not for us: the checks of files say so
+        except OSError as error:
+            self.lock_trouble = error.strerror
+            return None
 
     @cached_property
     def owner(self) -> int:
@@ -178,10 +181,3 @@ class Scene:
 def mode_of(info: os.stat_result) -> str:
     """Permission bits as people write them: 0640."""
     return f"{stat.S_IMODE(info.st_mode):04o}"
-
-
-def value_of(body: bytes) -> Any:
-    """The JSON of an answer. Raises msgspec.DecodeError."""
-    import msgspec
-
-    return msgspec.json.decode(body)

@@ -136,6 +136,8 @@ def _looked_at(path: str) -> Finding:
 
 def lock(scene: Scene) -> Finding:
     """Who has the data directory."""
+    if scene.daemon_pid is None and scene.lock_trouble is not None:
+        return bad(f"{scene.folder}/lock: {scene.lock_trouble}", "ask as the daemon's user, or as root")
     if scene.daemon_pid is None:
         return good("nobody has the data directory")
     if scene.daemon_pid == 0:
