@@ -14,6 +14,7 @@ from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
 from jobsvc.http.edge import Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
+from jobsvc.http.narrowing import preparing
 from jobsvc.http.negotiate import MEDIA
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.problems import document
@@ -151,15 +152,13 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     check_ndjson(request)
     if edge.engine.draining:
         raise draining()
-    tenant = request.tenant
-    outcomes = Outcomes(edge, tenant) if query.get("follow") else None
+    outcomes = Outcomes(edge, request.tenant) if query.get("follow") else None
     on_committed = None if outcomes is None else outcomes.committed
     atomic = query.get("atomic", False)
-    prepare = edge.engine.prepare
     intake = BulkIntake(
         request.streamed(),
         edge.clock,
-        lambda submit: prepare(submit, tenant),
+        preparing(edge, request),
         store=None if atomic else edge.engine.submit,
         on_committed=None if atomic else on_committed,
         line_max_bytes=edge.body_max_bytes,
