@@ -132,8 +132,10 @@ class Registry:
     # -- asked by those who manage them
 
     def all(self) -> list[Grant]:
-        """Every token, oldest first."""
-        return sorted(self._grants.values(), key=lambda grant: (grant.token.created_at, grant.token.id))
+        """Every token: that of the data directory, then the others, oldest first."""
+        return sorted(
+            self._grants.values(), key=lambda grant: (not grant.first, grant.token.created_at, grant.token.id)
+        )
 
     def get(self, token_id: str) -> Grant | None:
         """The token of this id."""

@@ -7,7 +7,7 @@ Nothing is stored. The key is made at every start: a ticket lives for an hour at
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -50,7 +50,7 @@ class Tickets:
         if len(text) > TICKET_MAX_CHARS:
             return None
         try:
-            raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+            raw = b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except ValueError:
             return None
         mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
