@@ -28,6 +28,7 @@ _COMMANDS = {
     "tasks": "daemon",
     "info": "daemon",
     "reload": "daemon",
+    "token": "tokens",
     "db": "database",
     "completion": "completing",
 }
