@@ -216,7 +216,7 @@ def _view(grant: Grant, now: int) -> TokenView:
         created_at=time_text(token.created_at),
         expires_at=_time(token.expires_at),
         revoked_at=_time(token.revoked_at),
-        used_at=_time(token.used_at),
+        used_at=_time(grant.used_at),
     )
 
 

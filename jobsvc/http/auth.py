@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from jobsvc.http.challenges import Challenge, invalid_token, lacks, malformed
 from jobsvc.http.guessing import WrongTokens
-from jobsvc.http.registry import Registry
+from jobsvc.http.registry import NOBODY, Registry
 from jobsvc.http.request import Request
 from jobsvc.http.tickets import Tickets
 from jobsvc.model.access import Principal, Wanted
@@ -25,8 +25,6 @@ START_RETRY_S: Final = 1
 """A start takes about as long as Python's imports in the workers."""
 _SCHEME = b"bearer "
 _TICKET = b"ticket="
-_NOBODY_DIGEST: Final = sha256(b"").digest()
-"""What the secret of an unknown token is compared with, so that it takes as long as a wrong secret."""
 
 
 def _unheard(_code: Code, _request: Request) -> None:
@@ -46,6 +44,7 @@ class Gate:
     ) -> None:
         self.on_refused: Callable[[Code, Request], None] = _unheard
         self._registry = registry
+        self._find = registry.find
         self._tickets = tickets
         self._wrong = wrong
         self._now_us = now_us
@@ -67,15 +66,16 @@ class Gate:
         if len(given) != 1 or header[: len(_SCHEME)].lower() != _SCHEME:
             self._refuse(request, malformed("Authorization is expected once, as Bearer and the token."))
         name, _, secret = header[len(_SCHEME) :].strip().partition(b".")
-        grant = self._registry.find(name)
-        same = compare_digest(sha256(secret).digest(), _NOBODY_DIGEST if grant is None else grant.digest)
-        if grant is None or not same:
+        grant = self._find(name)
+        if not compare_digest(sha256(secret).digest(), grant.digest) or grant is NOBODY:
             self._refuse_wrong(request)
         now = self._now_us()
         ended = grant.ended(now)
         if ended is not None:
             self._refuse(request, invalid_token(f"This token has {_ENDED[ended]}."))
-        self._registry.used(grant, now)
+        grant.used_at = now
+        if not grant.noted:
+            self._registry.note(grant)
         request.principal = grant.principal
 
     def check_scope(self, request: Request, scope: Wanted | None) -> None:

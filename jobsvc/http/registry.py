@@ -53,10 +53,11 @@ class Grant:
         digest: SHA-256 of its secret.
         first: it is, or was, the one of the data directory.
         replaced: another has taken its place, though it may be good for a while.
-        used: whether `token.used_at` is newer than what is stored.
+        used_at: when it last let a request in.
+        noted: `used_at` need not be told to the registry: it will be written, or never is.
     """
 
-    __slots__ = ("digest", "first", "principal", "replaced", "token", "used")
+    __slots__ = ("digest", "first", "noted", "principal", "replaced", "token", "used_at")
 
     def __init__(self, token: Token, *, first: bool = False) -> None:
         self.token = token
@@ -64,14 +65,20 @@ class Grant:
         self.principal: Principal = token.principal
         self.first = first
         self.replaced = False
-        self.used = False
+        self.used_at = token.used_at
+        self.noted = first
 
     def ended(self, now: int) -> Literal["revoked", "expired"] | None:
         """`revoked` or `expired`, None while it is good."""
         token = self.token
-        if token.revoked_at is not None and token.revoked_at <= now:
+        if token.revoked_at is not None:
             return "revoked"
         return "expired" if token.expires_at is not None and token.expires_at <= now else None
+
+
+NOBODY: Final = Grant(Token(id="", name="", hash=bytes(32), scopes=(), created_at=0))
+"""Stands for an unknown token, so that it is compared like a known one and takes as long. No secret has its digest, and
+who brings one is refused all the same."""
 
 
 class Registry:
@@ -116,26 +123,22 @@ class Registry:
 
     # -- asked by requests
 
-    def find(self, name: bytes) -> Grant | None:
-        """The token of this name, `jobsvc_<id>`, good or not."""
-        return self._grants.get(name)
+    def find(self, name: bytes) -> Grant:
+        """The token of a name, `jobsvc_<id>`, good or not; for a name that nobody has `NOBODY`."""
+        return self._grants.get(name, NOBODY)
 
-    def used(self, grant: Grant, now: int) -> None:
-        """It let a request in."""
-        grant.token.used_at = now
-        if not grant.used and not grant.first:
-            grant.used = True
-            self._used.add(grant)
-            if self._flushing is None:
-                self._flushing = self._clock.callLater(FLUSH_S, self._flush_now)
+    def note(self, grant: Grant) -> None:
+        """It let a request in: write that down within `FLUSH_S`."""
+        grant.noted = True
+        self._used.add(grant)
+        if self._flushing is None:
+            self._flushing = self._clock.callLater(FLUSH_S, self._flush_now)
 
     # -- asked by those who manage them
 
     def all(self) -> list[Grant]:
         """Every token: that of the data directory, then the others, oldest first."""
-        return sorted(
-            self._grants.values(), key=lambda grant: (not grant.first, grant.token.created_at, grant.token.id)
-        )
+        return sorted(self._grants.values(), key=lambda grant: (not grant.first, grant.token.created_at))
 
     def get(self, token_id: str) -> Grant | None:
         """The token of this id."""
@@ -247,8 +250,8 @@ class Registry:
         if not grants:
             return
         for grant in grants:
-            grant.used = False
-        await self._store.touch_tokens({grant.token.id: grant.token.used_at or 0 for grant in grants})
+            grant.noted = False
+        await self._store.touch_tokens({grant.token.id: grant.used_at or 0 for grant in grants})
 
     # -- inside
 
