@@ -233,4 +233,4 @@ def _cut(site: Site, token_id: str) -> None:
             if principal is None or principal.token != token_id:
                 continue
             if request.method in _READING or request.producer is not None:
-                channel.cut()
+                channel.transport.abortConnection()  # not after what is still buffered for a slow reader

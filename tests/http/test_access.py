@@ -41,6 +41,7 @@ def asked(who: Key, route: Route, path: str) -> Reply:
     [reply] = wire.replies() or [Reply(0, {}, b"", whole=False)]
     if not reply.whole:
         wire.leave()
+    assert reply.status < 500, (route.name, reply)
     return reply
 
 

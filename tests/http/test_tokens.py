@@ -141,8 +141,8 @@ def test_what_a_revoked_token_reads_is_cut_off(house: House) -> None:
     cut = [asked.start("GET", target) for target in targets]
     kept = [other.start("GET", target) for target in targets]
     house.ask("DELETE", f"/v1/tokens/{asked.id}")
-    assert [wire.transport.disconnecting for wire in cut] == [True] * 3
-    assert [wire.transport.disconnecting for wire in kept] == [False] * 3
+    assert [wire.transport.aborted for wire in cut] == [True] * 3
+    assert [wire.transport.aborted for wire in kept] == [False] * 3
     assert b"0\r\n\r\n" not in cut[0].sent
     for wire in (*cut, *kept):
         wire.leave()
