@@ -25,6 +25,7 @@ _COMMANDS = {
     "list": "reading",
     "cancel": "changing",
     "retry": "changing",
+    "share": "sharing",
     "tasks": "daemon",
     "info": "daemon",
     "reload": "daemon",

@@ -183,3 +183,8 @@ def rotate_token(token_id: str, grace_s: float = 0.0) -> Request:
 
 def _token_path(token_id: str) -> str:
     return f"/v1/tokens/{quote(token_id, safe='')}"
+
+
+def share(job_id: str, ttl_s: float) -> Request:
+    """`POST /v1/jobs/{id}/share`: a ticket; another one each time."""
+    return Request("POST", job_path(job_id) + "/share", encode({"ttl_s": ttl_s}), JSON, repeatable=True)

@@ -226,11 +226,11 @@ def build_site(
 
 
 def _cut(site: Site, token_id: str) -> None:
-    """A token was revoked: what it reads, or still has streaming, ends now. A change it asked for is answered."""
+    """A token was revoked: what it reads, streams or still sends ends now. A change it had asked for is answered."""
     for channel in tuple(site.channels):
         for request in tuple(channel.requests):
             principal = request.principal
             if principal is None or principal.token != token_id:
                 continue
-            if request.method in _READING or request.producer is not None:
+            if request.method in _READING or request.producer is not None or not request.body_done:
                 channel.transport.abortConnection()  # not after what is still buffered for a slow reader

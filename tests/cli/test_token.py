@@ -49,7 +49,7 @@ class Command:
             lambda: Client("http://localhost:8787", self.token, transport=IntoHouse(self.house)),
             terminal=terminal,
         )
-        code = run(["token", *words], shell)
+        code = run(list(words) if words[0] == "share" else ["token", *words], shell)
         out, err = self._capsys.readouterr()
         return code, out, err
 
@@ -201,3 +201,18 @@ def test_the_shell_completes_commands_and_scopes() -> None:
         done = CliRunner().invoke(root, [], prog_name="jobsvc", complete_var="_JOBSVC_COMPLETE", env=environ)
         assert {line.partition(",")[2] for line in done.output.splitlines()} == expected, current
     assert "jobsvc.cli.tokens" in sys.modules
+
+
+def test_share_prints_where_to_follow(token: Command) -> None:
+    """The path of the events for a person, the ticket as JSON for a program; it opens the events without a token."""
+    job = token.house.done("echo")
+    ticket = json.loads(token("share", job["id"], "--expires", "5m")[1])
+    code, out, err = token("share", job["id"], terminal=True)
+    assert (code, out.startswith(f"/v1/jobs/{job['id']}/events?ticket=")) == (exits.OK, True)
+    assert "until" in err
+    for target in (ticket["url"], out.strip()):
+        wire = token.house.wire()
+        wire.request("GET", target, token=None)
+        assert wire.reply().status == 200
+    assert token("share", "nothing")[0] == exits.NOT_FOUND
+    assert token("share", job["id"], "--expires", "2h")[0] == exits.FAILED  # an hour at most

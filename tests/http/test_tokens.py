@@ -148,6 +148,32 @@ def test_what_a_revoked_token_reads_is_cut_off(house: House) -> None:
         wire.leave()
 
 
+def test_what_a_revoked_token_still_sends_is_cut_off(house: House) -> None:
+    """A bulk upload in its middle: what was committed stays, what follows is not taken. A body half sent neither."""
+    asked = key(house, "submit")
+    headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/x-ndjson"}
+    upload, single = (
+        asked.start("POST", "/v1/jobs/bulk", headers={**headers, "Content-Length": ""}),
+        house.wire(),
+    )
+    upload.send(b'10\r\n{"task":"echo"}\n\r\n')
+    house.after(0.01)
+    single.send(
+        f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {asked.secret}\r\n"
+        'Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{"task":'.encode()
+    )
+    house.ask("DELETE", f"/v1/tokens/{asked.id}")
+    assert upload.transport.aborted
+    upload.drop()
+    if single.transport.aborted:
+        single.drop()
+    else:  # the token is looked at when the body is in
+        single.send(b'"echo"}')
+        assert single.reply().status == 401
+    house.after(0.01)
+    assert len(house.ask("GET", "/v1/jobs").json()["jobs"]) == 1
+
+
 def test_a_token_expires_by_the_wall_clock(house: House) -> None:
     """From that moment on, not a second before; the list says so."""
     asked = key(house, "read", ttl_s=60)
