@@ -129,7 +129,7 @@ def test_a_page_of_another_site_gets_nothing_with_it(house: House) -> None:
     url = shared(house, job["id"])["url"]
     refused = bare(house, "GET", url, Origin="https://evil.example")
     assert (refused.status, refused.json()["code"]) == (403, "cross_site")
-    allowed = bare(house, "GET", url, Origin="http://localhost:8787")
+    allowed = bare(house, "GET", url, Host="localhost:8787", Origin="http://localhost:8787")
     assert allowed.status == 200
     assert not any(name.startswith("access-control") for name in (*refused.headers, *allowed.headers))
 
