@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from jobsvc.http.bodies import decode, json_body
 from jobsvc.http.edge import Edge, json_reply
+from jobsvc.http.grants import Grant
 from jobsvc.http.query import Query
-from jobsvc.http.registry import Grant
 from jobsvc.http.request import Request
 from jobsvc.http.tickets import TICKET_MAX_S, TICKET_S, Ticket
 from jobsvc.model.access import DEFAULT_TENANT, Scope

@@ -12,8 +12,9 @@ from hmac import compare_digest
 from typing import Final, NoReturn
 
 from jobsvc.http.challenges import Challenge, invalid_token, lacks, malformed
+from jobsvc.http.grants import NOBODY
 from jobsvc.http.guessing import WrongTokens
-from jobsvc.http.registry import NOBODY, Registry
+from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
 from jobsvc.http.tickets import Tickets
 from jobsvc.model.access import Principal, Wanted

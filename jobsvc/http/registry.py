@@ -7,14 +7,14 @@ revoked is refused from that moment on. The token of the data directory is not i
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from jobsvc.model.access import Principal
+from jobsvc.http.grants import NOBODY, Grant
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.tokens import FIRST_TOKEN_NAME, TOKEN_PREFIX, Minted, Token, mint
 from jobsvc.ports import Store
@@ -26,6 +26,8 @@ TOKENS_MAX: Final = 10_000
 """Tokens kept, those that have ended included: all are in memory (1 KB each), and one reply lists them."""
 FLUSH_S: Final = 60.0
 """How long the time of a token's last use may wait for its write: it is for people who look which are still needed."""
+LOOK_S: Final = 60.0
+"""Longest sleep before it is looked again which tokens have expired; requests are refused to the microsecond."""
 ENDED_KEEP_S: Final = 90 * 86_400.0
 """How long a token that has ended stays on the list: a quarter, so that an audit finds it."""
 
@@ -44,41 +46,6 @@ class TokenFile(Protocol):
 
     def remove(self) -> Deferred[None]:
         """Take it away; the next start makes one."""
-
-
-class Grant:
-    """One token as requests meet it.
-
-    Attributes:
-        digest: SHA-256 of its secret.
-        first: it is, or was, the one of the data directory.
-        replaced: another has taken its place, though it may be good for a while.
-        used_at: when it last let a request in.
-        noted: `used_at` need not be told to the registry: it will be written, or never is.
-    """
-
-    __slots__ = ("digest", "first", "noted", "principal", "replaced", "token", "used_at")
-
-    def __init__(self, token: Token, *, first: bool = False) -> None:
-        self.token = token
-        self.digest = token.hash
-        self.principal: Principal = token.principal
-        self.first = first
-        self.replaced = False
-        self.used_at = token.used_at
-        self.noted = first
-
-    def ended(self, now: int) -> Literal["revoked", "expired"] | None:
-        """`revoked` or `expired`, None while it is good."""
-        token = self.token
-        if token.revoked_at is not None:
-            return "revoked"
-        return "expired" if token.expires_at is not None and token.expires_at <= now else None
-
-
-NOBODY: Final = Grant(Token(id="", name="", hash=bytes(32), scopes=(), created_at=0))
-"""Stands for an unknown token, so that it is compared like a known one and takes as long. No secret has its digest, and
-who brings one is refused all the same."""
 
 
 class Registry:
@@ -106,7 +73,7 @@ class Registry:
         self.loaded = False
         """Whether the store's tokens are here; before that only the first one is known."""
         self.on_ended: Callable[[str], None] = _unheard
-        """Told the id of a token that was revoked, after it was."""
+        """Told the id of a token that was revoked or has expired, after it has."""
         self._store = store
         self._file = file
         self._clock = clock
@@ -114,6 +81,7 @@ class Registry:
         self._random_bytes = random_bytes
         self._background = Background()
         self._flushing: IDelayedCall | None = None
+        self._looking: IDelayedCall | None = None
         self._used: set[Grant] = set()
         self._grants: dict[bytes, Grant] = {}
         self._changing = DeferredLock()
@@ -183,7 +151,9 @@ class Registry:
             used_at=None,
         )
         await self._store.put_tokens([token])
-        return self._enter(Grant(token)), minted.text
+        made = self._enter(Grant(token))
+        self._look()
+        return made, minted.text
 
     async def _revoke(self, grant: Grant) -> None:
         now = self._now_us()
@@ -217,6 +187,7 @@ class Registry:
         grant.token.expires_at = old.expires_at
         if old.revoked_at is not None:
             self._end(grant, now)
+        self._look()
         return made, minted.text
 
     # -- life
@@ -227,12 +198,14 @@ class Registry:
         for token in await self._store.tokens():
             self._grants.setdefault(_name(token.id), Grant(token))
         self.loaded = True
+        self._look()
 
     async def close(self) -> None:
         """Write what is not written yet; no timer is left."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        for timer in (self._flushing, self._looking):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._flushing = self._looking = None
         await self._background.drained()
         try:
             await self._flush()
@@ -240,6 +213,25 @@ class Registry:
             raise
         except Exception:  # noqa: BLE001 - logged; the store must still be closed, or abandoned when it is broken
             self._log.failure("when tokens were last used was not written", action="not_written")
+
+    def _look(self) -> None:
+        """Tell of the tokens that have expired, and sleep until the next one does."""
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
+        self._looking = None
+        now = self._now_us()
+        expiring = [g for g in self._grants.values() if g.token.expires_at is not None and not g.told]
+        for grant in expiring:
+            if grant.ended(now):
+                self._tell(grant)
+        ends = [grant.token.expires_at or 0 for grant in expiring if not grant.told]
+        if ends:
+            # The timer is only a wake-up: by the wall clock, which may be set, tokens expire.
+            self._looking = self._clock.callLater(min((min(ends) - now) / 1e6, LOOK_S), self._look)
+
+    def _tell(self, grant: Grant) -> None:
+        grant.told = True
+        self.on_ended(grant.token.id)
 
     def _flush_now(self) -> None:
         self._flushing = None
@@ -283,11 +275,12 @@ class Registry:
         if grant.first:
             # The store does not know it, so nothing would tell of it after a restart either.
             self._forget([grant])
-        self.on_ended(grant.token.id)
+        self._tell(grant)
 
     def _needed_file(self) -> TokenFile:
         if self._file is None:
-            raise JobsvcError("conflict", "The first token of this daemon does not lie in a data directory.")
+            words = "The first token was given to the daemon from outside: change it there, and start again."
+            raise JobsvcError("conflict", words)
         return self._file
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 import jobsvc.http.auth
-from jobsvc.http import guessing, registry
+from jobsvc.http import grants, guessing, registry
 from jobsvc.http.api import build_site
 from jobsvc.model.errors import CannotWrite
 from jobsvc.model.tokens import taken_apart
@@ -146,6 +146,30 @@ def test_what_a_revoked_token_reads_is_cut_off(house: House) -> None:
     assert b"0\r\n\r\n" not in cut[0].sent
     for wire in (*cut, *kept):
         wire.leave()
+
+
+def test_what_an_expired_token_reads_is_cut_off(house: House) -> None:
+    """At its end, also at that of a grace; those of others go on. Without such tokens nobody looks."""
+    job = house.submit()
+    path = f"/v1/jobs/{job['id']}/events"
+    other = key(house, "read").start("GET", path)
+    assert looking(house) == []
+    late, soon = key(house, "read", ttl_s=500), key(house, "read", ttl_s=100)
+    graced = key(house, "read")
+    house.ask("POST", f"/v1/tokens/{graced.id}/rotate", {"grace_s": 200})
+    wires = [who.start("GET", path) for who in (soon, graced, late)]
+    for seconds, aborted in ((99, 0), (1, 1), (99, 1), (1, 2), (299, 2), (1, 3)):
+        house.after(seconds)
+        assert [wire.transport.aborted for wire in wires] == [True] * aborted + [False] * (3 - aborted)
+        assert len(looking(house)) == (aborted < 3)
+    assert not other.transport.aborted
+    for wire in (*wires, other):
+        wire.leave()
+
+
+def looking(house: House) -> list[Any]:
+    """Timers that look for expired tokens."""
+    return [call for call in house.clock.getDelayedCalls() if "Registry._look" in repr(call)]
 
 
 def test_what_a_revoked_token_still_sends_is_cut_off(house: House) -> None:
@@ -358,7 +382,7 @@ def test_the_source_compares_secrets_in_constant_time_only(house: House) -> None
     digests = [call for call in calls if getattr(call.func, "id", "") == "compare_digest"]
     assert len(digests) == 1
     assert ast.unparse(digests[0]) == "compare_digest(sha256(secret).digest(), grant.digest)"
-    assert house.api.edge.registry.find(b"jobsvc_unknown") is registry.NOBODY
+    assert house.api.edge.registry.find(b"jobsvc_unknown") is grants.NOBODY
     secret = {"digest", "secret", "hash", "mac"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
