@@ -356,6 +356,15 @@ def test_the_end_of_a_first_token_in_its_grace_leaves_the_file_alone(house: Hous
     assert [again.status(text) for text in (TOKEN, made["token"])] == [401, 200]
 
 
+def test_a_first_token_given_from_outside_is_not_ours_to_change(house: House) -> None:
+    """409, and what to do; it goes on to work."""
+    for method, path in (("POST", "/v1/tokens/test/rotate"), ("DELETE", "/v1/tokens/test")):
+        reply = house.ask(method, path)
+        assert (reply.status, reply.json()["code"]) == (409, "conflict")
+        assert "change it there" in reply.json()["detail"]
+    assert house.ask("GET", "/v1/info").status == 200
+
+
 def test_before_the_store_is_open_only_the_first_token_is_known(house: House) -> None:
     """It works; others are told to come back, not that they are wrong, and are not counted as guesses."""
     asked = key(house, "read")
