@@ -48,6 +48,7 @@ from jobsvc.store.connection import StoreRefused
 from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
 from jobsvc.store.threaded import ThreadedStore
+from jobsvc.store.token_file import TokenFile
 
 EXIT_MARGIN_S = 15.0
 """What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint."""
@@ -65,6 +66,8 @@ COMMANDS_PER_CPU = 2
 """External commands at once per CPU: one computes while another waits for its files."""
 METRICS_WAITING_MAX = 16
 """Scrapes that may wait for the thread that writes the metrics' text."""
+FILES_WAITING_MAX = 16
+"""Writes of the data directory that may wait for the thread that makes them."""
 
 
 def now_us() -> int:
@@ -134,6 +137,7 @@ class Daemon(Service):
             counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
+        self._file_thread = NamedPool(cast("Any", reactor), "jobsvc-files", 1, FILES_WAITING_MAX)
         self.is_ready = False
         self._status = 0  # to end with
         self._watch: ModuleWatch | None = None
@@ -156,9 +160,16 @@ class Daemon(Service):
             token = self.folder.token()
         except FolderRefused as error:
             raise _refusal(str(error)) from None
-        hosts = self.config.allowed_host
+        given = self.folder.token_is_given  # then it is not ours to change
         self.site = build_site(
-            self.engine, self, self._reactor, self._metrics_thread.run, token=token, hosts=hosts
+            self.engine,
+            self,
+            self._reactor,
+            self._metrics_thread.run,
+            token=token,
+            token_file=None if given else TokenFile(self.folder, self._file_thread.run),
+            random_bytes=secrets.token_bytes,
+            hosts=self.config.allowed_host,
         )
         self.api = cast("Api", self.site.application)
         try:
@@ -176,6 +187,7 @@ class Daemon(Service):
         await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
+        await self.api.edge.registry.load()
         await self.pool.start()
         await self.engine.start()
         self.is_ready = True
@@ -341,7 +353,9 @@ class Daemon(Service):
         await self._listeners.close()
         await self._background.drained()
         await self._metrics_thread.stop()
+        await self._file_thread.stop()
         try:
+            await self.api.edge.registry.close()
             if was_ready or self._started is not None:
                 await self.store.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, the end must not look like a clean one

@@ -272,6 +272,10 @@ class Engine:
         """One job. Raises `JobsvcError` not_found or purged."""
         return Deferred.fromCoroutine(self._waits.get(job_id, tenant))
 
+    def missing(self, job_id: bytes) -> JobsvcError:
+        """What is said of a job that is not there, and so of one that the asker may not see: not_found or purged."""
+        return self._waits.missing(job_id)
+
     def get_many(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, Job]]:
         """Those of these jobs that are there."""
         return Deferred.fromCoroutine(self._waits.get_many(ids, tenant))

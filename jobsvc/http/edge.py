@@ -13,7 +13,9 @@ from jobsvc.engine.engine import Engine
 from jobsvc.http.conditions import etag
 from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
+from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
+from jobsvc.http.tickets import Tickets
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, view
@@ -67,11 +69,22 @@ class Edge:
         "in_thread",
         "metrics",
         "outlets",
+        "registry",
+        "tickets",
     )
 
     def __init__(
-        self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int, in_thread: InThread
+        self,
+        engine: Engine,
+        daemon: Daemon,
+        clock: IReactorTime,
+        body_max_bytes: int,
+        in_thread: InThread,
+        registry: Registry,
+        tickets: Tickets,
     ) -> None:
+        self.registry = registry
+        self.tickets = tickets
         self.in_thread = in_thread
         self.metrics = Metrics(engine.counters, engine.store.refusals)
         self.engine = engine

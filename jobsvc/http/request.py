@@ -222,10 +222,15 @@ class Request(server.Request):
         return self._id
 
     @property
+    def asker(self) -> Principal:
+        """Who asks, on a route that needs a token."""
+        assert self.principal is not None  # the gate has seen to it
+        return self.principal
+
+    @property
     def tenant(self) -> str:
         """Whose jobs this request sees and makes."""
-        assert self.principal is not None  # every route that knows jobs needs a token
-        return self.principal.tenant
+        return self.asker.tenant
 
     @property
     def gone(self) -> bool:
@@ -251,8 +256,9 @@ class Request(server.Request):
         retry_after_s = error.context.get("retry_after_s")
         if retry_after_s is not None:
             self.header(b"Retry-After", b"%d" % max(1, -(-retry_after_s // 1)))
-        if error.code == "unauthenticated":
-            self.header(b"WWW-Authenticate", b'Bearer realm="jobsvc"')
+        challenge: bytes | None = getattr(error, "challenge", None)
+        if challenge is not None:
+            self.header(b"WWW-Authenticate", challenge)
         return self.reply(status_of(error), encoded(error, self.request_id.decode()), MEDIA)
 
     def refuse(self, error: JobsvcError) -> None:

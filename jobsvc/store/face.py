@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
+from jobsvc.model.tokens import Token
 from jobsvc.ports import (
     Append,
     Change,
@@ -29,6 +30,7 @@ from jobsvc.store.session import Refused
 _Jobs = list[Job]
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
+_Tokens = list[Token]
 
 
 class StoreFace(ABC):
@@ -120,6 +122,18 @@ class StoreFace(ABC):
         """Remove jobs that ended before a moment."""
         return self._write("purge", before, limit)
 
+    def put_tokens(self, tokens: Sequence[Token]) -> Deferred[None]:
+        """Store or end tokens."""
+        return self._write("put_tokens", tokens)
+
+    def touch_tokens(self, used: Mapping[str, int]) -> Deferred[None]:
+        """When tokens were last used."""
+        return self._write("touch_tokens", used)
+
+    def forget_tokens(self, ended_before: int) -> Deferred[int]:
+        """Remove tokens that ended before a moment."""
+        return self._write("forget_tokens", ended_before)
+
     # -- reads
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
@@ -162,3 +176,7 @@ class StoreFace(ABC):
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work."""
         return self._read("next_due")
+
+    def tokens(self) -> Deferred[_Tokens]:
+        """All tokens."""
+        return self._read("tokens")

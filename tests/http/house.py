@@ -143,6 +143,7 @@ class House:
         self.site = build_site(self.engine, self, self.clock, execute, token=TOKEN, hosts=hosts)
         assert isinstance(self.site.application, Api)
         self.api = self.site.application
+        Deferred.fromCoroutine(self.api.edge.registry.load())
 
     def now_us(self) -> int:
         return START_US + int(self.clock.seconds() * 1_000_000)
