@@ -26,13 +26,15 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
 from jobsvc.http.listening import Listeners, ListenRefused
+from jobsvc.logs.takeover import Log
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.pool.generation import ModuleLoadError
@@ -75,12 +77,16 @@ class Daemon(Service):
     Args:
         owns_process: started by twistd or twist: a failed start ends the process with status 1, a clean stop with 0,
             and signals during the stop are ours.
+        log: what took the place of the launcher's, when it did.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: IReactorCore, *, owns_process: bool) -> None:
+    def __init__(
+        self, config: Config, reactor: IReactorCore, *, owns_process: bool, log: Log | None = None
+    ) -> None:
         self.config = config
+        self.log = log
         self.boot = uuid4().hex
         self.started_at = now_us()
         self._reactor: Any = reactor
@@ -135,6 +141,12 @@ class Daemon(Service):
 
     # -- start
 
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
+        """See twisted. The application is where twistd looks for whom to log to."""
+        super().setServiceParent(parent)
+        if self.log is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log)
+
     def startService(self) -> None:
         """Take the directory and the ports, which needs no running reactor; the rest follows once it runs.
 
@@ -152,6 +164,7 @@ class Daemon(Service):
             raise _refusal(str(error)) from None
         self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
         self.api = cast("Api", self.site.application)
+        self.api.access_log = self.log is not None and self.log.level == "debug"
         try:
             for description in self.config.listen:
                 self._listeners.open(description, self.site)
@@ -160,6 +173,9 @@ class Daemon(Service):
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
+        if self.log is not None:
+            self.log.begin()
+            self._reactor.addSystemEventTrigger("after", "shutdown", self.log.end)
         self._started = Deferred.fromCoroutine(self._start())
         self._started.addErrback(self._start_failed)
 

@@ -83,16 +83,22 @@ def makeService(options: Options) -> Service:
     """The daemon as a service, for twistd, twist and for people who compose services.
 
     Started by twistd or twist, the reactor's clock becomes the monotonic one before any timer exists, so that a
-    stepped wall clock moves no timer; composers' reactors are left alone.
+    stepped wall clock moves no timer, and our log takes the place of the launcher's; composers' are left alone.
     """
     from twisted.internet import reactor
 
+    from jobsvc.logs.takeover import take_over
     from jobsvc.service import Daemon
 
     if options.config is None:
         options.postOptions()
     assert options.config is not None
-    ours = options.parent is not None
-    if ours:
+    launcher = options.parent
+    log = None
+    if launcher is not None:
         cast("Any", reactor).seconds = monotonic
-    return Daemon(options.config, cast("IReactorCore", reactor), owns_process=ours)
+        try:
+            log = take_over(launcher)
+        except OSError as error:
+            raise SystemExit(f"jobsvc: the log file cannot be opened: {error}") from None
+    return Daemon(options.config, cast("IReactorCore", reactor), owns_process=launcher is not None, log=log)

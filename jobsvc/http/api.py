@@ -13,6 +13,7 @@ import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -33,6 +34,7 @@ from jobsvc.model.access import Scope
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
+from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 Endpoint = Callable[..., Any]
 
@@ -48,7 +50,13 @@ class Api:
         edge: what handlers share.
         token: the bearer token, as text.
         hosts: names this server answers to, beside loopback and its own addresses.
+
+    Attributes:
+        access_log: each answered request is logged at level debug, without what stands behind its question mark.
     """
+
+    _log = Logger()
+    access_log = False
 
     def __init__(self, edge: Edge, token: str, hosts: Iterable[str]) -> None:
         self.edge = edge
@@ -68,6 +76,7 @@ class Api:
 
     def handle(self, request: Request) -> None:
         """Guard, route, answer."""
+        outside = REQUEST_ID.set(request.request_id.decode())  # what is logged for it, now or later, says so
         try:
             self._hosts.check(request)
             self._gate.admit(request)
@@ -76,6 +85,8 @@ class Api:
             self._resource.render(request)
         except JobsvcError as error:
             request.refuse(error)
+        finally:
+            REQUEST_ID.reset(outside)
 
     def streams_body(self, method: bytes, path: bytes) -> bool:
         """Whether this request's body is taken as it arrives."""
@@ -86,6 +97,12 @@ class Api:
         # Methods nobody serves are lumped together: a client must not be able to make endless series.
         method = request.method.decode("ascii", "replace") if request.route_name != "none" else "other"
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
+        if self.access_log:
+            self._log.debug(
+                "{method} {path} {status} in {elapsed_s:.4f} s",
+                method=method, path=request.path, status=request.code, elapsed_s=elapsed_s, route=request.route_name,
+                request_id=request.request_id, action="access",
+            )  # fmt: skip
 
     # -- inside
 
@@ -114,6 +131,7 @@ class Api:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
+                    JOB_ID.set(path["job_id"])  # of this coroutine's own context
                     path["job_id"] = _job_id(path["job_id"])
                 return await handler(edge, request, query, **path)
             except CancelledError:

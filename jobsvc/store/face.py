@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from jobsvc.model.events import Attempt, Chunk
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
 from jobsvc.ports import (
     Append,
@@ -46,7 +47,7 @@ class StoreFace(ABC):
             self._refusals[write.reason] += 1
             self._log.warn(
                 "{what} of job {job} (row {no}) epoch {epoch} by {owner} refused: {reason}",
-                what=write.what, job=None if write.job_id is None else write.job_id.hex(), no=write.no,
+                what=write.what, job=None if write.job_id is None else id_text(write.job_id), no=write.no,
                 epoch=write.epoch, owner=write.owner, reason=write.reason, action="write_refused",
             )  # fmt: skip
 
