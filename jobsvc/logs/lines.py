@@ -72,7 +72,7 @@ def json_line(event: Event) -> str:
 
 
 def human_line(event: Event) -> str:
-    """The event for people: its time, level, origin, sentence and ids; a traceback follows behind bars."""
+    """The event for people: its time, level, origin, sentence and ids; a traceback or `stack` follows behind bars."""
     message = capped(redacted(_message(event)), MESSAGE_MAX_CHARS)
     parts = message.splitlines() if any(key in event for key in _BLOCKS) else [message]
     ids = " ".join(f"{key}={escaped(str(value))}" for key, value in _ids(event).items())
@@ -80,7 +80,12 @@ def human_line(event: Event) -> str:
     first = f"{_at(event)} {_level(event).upper():{LEVEL_WIDTH}} {escaped(_name(event))}: {escaped(said)}"
     if ids:
         first += f" [{ids}]"
-    rest = [*parts[1:], *_traceback(event).splitlines()]
+    stack = event.get("stack")
+    rest = [
+        *parts[1:],
+        *(stack.splitlines() if isinstance(stack, str) else ()),
+        *_traceback(event).splitlines(),
+    ]
     return first + "".join(_BAR + escaped(part) for part in rest)
 
 
