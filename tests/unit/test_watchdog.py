@@ -233,10 +233,9 @@ async def test_the_real_reactor_names_a_call_that_blocks_it() -> None:
     sampled = threading.Event()
     told: Deferred[Stall] = Deferred()
 
-    def frames() -> dict[int, FrameType]:
-        found = sys._current_frames()
+    def state(native_id: int) -> str:  # asked for when the stack has been taken
         sampled.set()
-        return found
+        return thread_state(native_id)
 
     def tell(stall: Stall) -> None:
         if stall.stack and not stall.lasting:
@@ -246,7 +245,7 @@ async def test_the_real_reactor_names_a_call_that_blocks_it() -> None:
         if not told.called:
             told.callback(stall)
 
-    watchdog = Watchdog(tell=tell, frames=frames)
+    watchdog = Watchdog(tell=tell, state=state)
     assert watchdog.attach(reactor)
 
     def block() -> None:
