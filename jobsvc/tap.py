@@ -88,17 +88,25 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     from jobsvc.logs.takeover import take_over
+    from jobsvc.runtime.signals import Signals
     from jobsvc.service import Daemon
 
     if options.config is None:
         options.postOptions()
     assert options.config is not None
     launcher = options.parent
-    log = None
+    log = signals = None
     if launcher is not None:
+        signals = Signals()  # as early as can be: the default of most is the end of the process
         cast("Any", reactor).seconds = monotonic
         try:
             log = take_over(launcher)
         except OSError as error:
             raise SystemExit(f"jobsvc: the log file cannot be opened: {error}") from None
-    return Daemon(options.config, cast("IReactorCore", reactor), owns_process=launcher is not None, log=log)
+    return Daemon(
+        options.config,
+        cast("IReactorCore", reactor),
+        log=log,
+        signals=signals,
+        owns_process=launcher is not None,
+    )

@@ -97,6 +97,8 @@ class Api:
         # Methods nobody serves are lumped together: a client must not be able to make endless series.
         method = request.method.decode("ascii", "replace") if request.route_name != "none" else "other"
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
+        if request.refusal is not None:
+            self.edge.engine.counters["http_refusals", request.refusal] += 1
         if self.access_log:
             self._log.debug(
                 "{method} {path} {status} in {elapsed_s:.4f} s",

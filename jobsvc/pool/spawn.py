@@ -41,7 +41,7 @@ SIGNAL_STATUS = 128
 """A shell adds it to the signal by which its child has ended."""
 
 SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
-SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+SECRETS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
 """What user code must not inherit: our token, and the service manager's ways to us."""
 BOOT_VARIABLE = "JOBSVC_BOOT"
 NODE_VARIABLE = "JOBSVC_NODE"

@@ -129,6 +129,8 @@ class Watchdog:
         self.turns = Turns(monotonic) if turns is None else turns
         self.untold = 0
         """Stalls that were counted and not logged, since the last one that was."""
+        self.last: Stall | None = None
+        """The newest stall that has ended."""
         self._monotonic = monotonic
         self._tell = self.log if tell is None else tell
         self._frames = frames
@@ -234,9 +236,9 @@ class Watchdog:
     def _ended(self, began_s: float, length_s: float) -> None:
         sample, self._sample = self._sample, None
         if sample is None or sample.began_s != began_s:
-            self._tell(Stall(began_s, length_s, (), ""))
-        else:
-            self._tell(sample._replace(length_s=length_s, lasting=False))
+            sample = Stall(began_s, length_s, (), "")
+        self.last = sample._replace(length_s=length_s, lasting=False)
+        self._tell(self.last)
 
     # -- telling
 

@@ -24,6 +24,7 @@ from jobsvc.ports import (
     Submitted,
     WriteRefusal,
 )
+from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
 
 _Jobs = list[Job]
@@ -40,6 +41,22 @@ class StoreFace(ABC):
     def __init__(self) -> None:
         self._refusals: dict[WriteRefusal, int] = dict.fromkeys(get_args(WriteRefusal), 0)
         self.refusals: Mapping[WriteRefusal, int] = self._refusals
+        self.figures = StoreFigures()
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for the writer."""
+        return 0
+
+    @property
+    def reads(self) -> int:
+        """Reads that wait or run."""
+        return 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be written or read any more."""
+        return False
 
     def _count(self, refused: Sequence[Refused]) -> None:
         """Count and log what fences have refused. Runs where the answers are given: on the reactor."""
@@ -154,3 +171,16 @@ class StoreFace(ABC):
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work."""
         return self._read("next_due")
+
+
+def store_check(store: StoreFace, now: float) -> tuple[bool, str]:
+    """Whether it is open and whole, and one line about its newest commit; `now` is monotonic."""
+    if not store.figures.opened:
+        return False, "is not open yet"
+    if store.broken:
+        return False, "has failed: nothing is stored any more"
+    last, took_s = store.figures.last_commit, store.figures.last_commit_s
+    words = (
+        "nothing committed yet" if last is None else f"last commit {now - last:.0f} s ago, in {took_s:.4f} s"
+    )
+    return True, f"open; {words}; {store.waiting_calls} calls wait"
