@@ -7,7 +7,9 @@ SIGTERM, SIGINT  the end, by the reactor's own way
 
 from __future__ import annotations
 
+import faulthandler
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
@@ -28,6 +30,9 @@ from jobsvc.runtime.watchdog import STALL_S, Watchdog
 
 STALL_TOLD_S = 60.0
 """For so long after a stall of the reactor `/readyz?verbose` shows it as not well."""
+
+LOG_FILE = "log file"
+_HANGUP_WORDS = "SIGHUP: reading again what is read at a start"
 
 Hook = Callable[[], "str | Deferred[str | None] | None"]
 """Reads something again; says in a few words what, None when there was nothing to read."""
@@ -77,7 +82,7 @@ class Upkeep:
         self._is_ready = self._stopping = self._asked_early = False
         self._rereading: Deferred[None] | None = None
         if log is not None:
-            self.on_hangup.append(("log file", log.reopen))
+            self.on_hangup.append((LOG_FILE, log.reopen))
         self.checks.add("reactor", self._reactor_check, decides=False)
 
     # -- life
@@ -93,6 +98,10 @@ class Upkeep:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._own_log.end)
         if not own:
             return
+        if sys.__stderr__ is not None:
+            faulthandler.enable(
+                sys.__stderr__
+            )  # all stacks at SIGABRT, by which systemd ends one that hangs, and SIGSEGV
         if not self.watchdog.attach(self._reactor):
             self._log.warn(
                 "the reactor {name} has no poll that could be watched: stalls are not seen",
@@ -139,32 +148,35 @@ class Upkeep:
             self._asked_early = True
             self._log.info("SIGHUP is kept until the start is done", action="hangup")
         elif self._rereading is None:
-            self._log.info("SIGHUP: reading again what is read at a start", action="hangup")
+            words = "SIGHUP in a stop: only the log file is opened anew" if self._stopping else _HANGUP_WORDS
+            self._log.info("{words}", words=words, action="hangup")
             self._rereading = Deferred.fromCoroutine(self._hangup()).addErrback(self._failed)
 
     async def _hangup(self) -> None:
-        self.notifier.reloading()
         try:
             if self._stopping:
-                await self.reread()
-            else:
-                await self._reload()
+                await self.reread(only=LOG_FILE)
+                return
+            self.notifier.reloading()
+            await self._reload()
         except JobsvcError as error:
             if error.code == "draining":
                 self._log.info("the daemon stops: its tasks stay as they are", action="hangup")
-                return
-            self._log.error(
-                "not all could be read again: {error}", error=error.detail, action="hangup_failed"
-            )
+            else:
+                self._log.error(
+                    "not all could be read again: {error}", error=error.detail, action="hangup_failed"
+                )
         finally:
             self._rereading = None
             if self._is_ready:
                 self.notifier.ready(self.notifier.status_text)
 
-    async def reread(self) -> list[str]:
-        """Run all hooks; one that fails does not keep the others from theirs. Returns what failed, in words."""
+    async def reread(self, only: str | None = None) -> list[str]:
+        """Run all hooks, or one; one that fails does not keep the others from theirs. Returns what failed, in words."""
         failed = []
         for what, hook in tuple(self.on_hangup):
+            if only not in {None, what}:
+                continue
             try:
                 done = await maybeDeferred(hook)
             except Exception as error:  # noqa: BLE001 - of whatever room; the old goes on, and all is told

@@ -102,9 +102,14 @@ class Api:
         if self.access_log:
             self._log.debug(
                 "{method} {path} {status} in {elapsed_s:.4f} s",
-                method=method, path=request.path, status=request.code, elapsed_s=elapsed_s, route=request.route_name,
-                request_id=request.request_id, action="access",
-            )  # fmt: skip
+                method=method,
+                path=request.path.decode(errors="backslashreplace"),
+                status=request.code,
+                elapsed_s=elapsed_s,
+                route=request.route_name,
+                request_id=request.request_id,
+                action="access",
+            )
 
     # -- inside
 
