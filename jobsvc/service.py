@@ -7,6 +7,7 @@ queue it again → workers end → streams get their last event, listeners close
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import secrets
@@ -357,6 +358,9 @@ class Daemon(Service):
         def watch() -> None:
             if not self._stopped.wait(limit_s):
                 os.write(2, b"jobsvc: the stop hangs; leaving\n")
+                faulthandler.dump_traceback(2)  # all threads: one of them is why
+                if self.log is not None:
+                    self.log.end()
                 os._exit(1)
 
         if self._owns_process:

@@ -101,7 +101,8 @@ class Api:
             self.edge.engine.counters["http_refusals", request.refusal] += 1
         if self.access_log:
             self._log.debug(
-                "{method} {path} {status} in {elapsed_s:.4f} s",
+                "{peer} {method} {path} {status} in {elapsed_s:.4f} s",
+                peer=getattr(request.client, "host", None) or "unix",
                 method=method,
                 path=request.path.decode(errors="backslashreplace"),
                 status=request.code,

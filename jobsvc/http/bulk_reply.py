@@ -186,6 +186,8 @@ async def _answer(edge: Edge, request: Request, intake: BulkIntake, outcomes: Ou
     instance = request.request_id.decode()
     try:
         while (group := await intake.next_group()) is not None:
+            if group.refused:
+                edge.engine.counters.update(("bulk_refusals", error.code) for error in group.refused.values())
             outlet.write(id_lines(group, instance))
             await outlet.room()
         while outcomes is not None and (lines := await outcomes.next_lines()):

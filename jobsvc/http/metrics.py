@@ -28,6 +28,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
     "worker_recycled": ("Workers replaced by age, jobs or memory.", ("kind", "why")),
+    "bulk_refusals": ("Lines of bulk submits refused, by the code of their problem.", ("code",)),
     "http_refusals": ("Requests refused, by the code of their problem.", ("code",)),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {

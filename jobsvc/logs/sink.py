@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -22,6 +22,11 @@ FLUSH_S: Final = 2.0
 FILE_MODE: Final = 0o640
 """Of a new log file: the owner, and a group that may ship it."""
 
+JOURNAL_VARIABLE: Final = "JOURNAL_STREAM"
+"""Device and inode of the stream that systemd has connected to its journal (systemd.exec(5))."""
+PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
+"""Levels as syslog(3) numbers them."""
+
 
 class Sink:
     """Lines to a descriptor, or to a file that can be opened again.
@@ -29,12 +34,18 @@ class Sink:
     Args:
         descriptor: written to, never closed; None with `path`.
         path: of a file that is appended to; made if it is not there.
+        environ: says whether the descriptor is systemd's journal.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, descriptor: int | None = None, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int | None = None,
+        path: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self.path = path
         self.written = 0
         """Lines handed to the system."""
@@ -50,9 +61,14 @@ class Sink:
             descriptor = _opened(path)
         assert descriptor is not None
         self.descriptor = descriptor
+        self._journal = path is None and goes_to_journal(descriptor, environ.get(JOURNAL_VARIABLE, ""))
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, level: str) -> None:
         """One line, without its end. Never raises, never waits once the thread has begun."""
+        if self._journal:
+            # The journal takes the priority off each line, and keeps it: `journalctl -p warning` finds what to look at.
+            mark = f"<{PRIORITIES[level]}>"
+            line = mark + line.replace("\n", "\n" + mark)
         data = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
             if self._thread is None:
@@ -147,6 +163,15 @@ class Sink:
             self.dropped += lines
         else:
             self.written += lines
+
+
+def goes_to_journal(descriptor: int, stream: str) -> bool:
+    """Whether this descriptor is the very stream that the variable names; both are inherited by others too."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def _opened(path: Path) -> int:

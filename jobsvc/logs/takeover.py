@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jobsvc.logs.lines import LEVELS, Event, human_line, json_line
-from jobsvc.logs.sink import Sink
+from jobsvc.logs.sink import PRIORITIES, Sink
 
 Format = Literal["auto", "json", "human"]
 Level = Literal["debug", "info", "warn", "error"]
@@ -32,8 +32,8 @@ DAEMON_FILE: Final = "twistd.log"
 class Lines(Protocol):
     """Who takes lines."""
 
-    def write(self, line: str) -> None:
-        """One line, without its end."""
+    def write(self, line: str, level: str) -> None:
+        """One line, without its end; its level by name."""
 
 
 class Syslog:
@@ -42,9 +42,9 @@ class Syslog:
     def __init__(self, prefix: str) -> None:
         syslog.openlog(prefix, syslog.LOG_PID, syslog.LOG_DAEMON)
 
-    def write(self, line: str) -> None:
+    def write(self, line: str, level: str) -> None:
         """One line."""
-        syslog.syslog(syslog.LOG_INFO, line)
+        syslog.syslog(PRIORITIES[level], line)
 
 
 @implementer(ILogObserver)
@@ -77,7 +77,7 @@ class Log:
             line = self._line(event)
         except Exception as error:  # noqa: BLE001 - the log must not fail whoever logs, nor lose that something was said
             line = f"an event of {event.get('log_namespace')!r} cannot be shown: {type(error).__name__}"
-        self.lines.write(line)
+        self.lines.write(line, level.name)
 
     # -- life; a sink of another kind has none
 

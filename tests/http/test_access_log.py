@@ -55,7 +55,7 @@ def test_one_line_a_request_without_its_query(house: House, written: Written) ->
     house.ask("GET", "/v1/jobs?label.x=hunter2", headers={"X-Request-ID": "mine-7"})
     (line,) = written.of("access")
     assert (line["level"], line["request_id"]) == ("debug", "mine-7")
-    assert line["message"].startswith("GET /v1/jobs 200 in 0.0")
+    assert line["message"].startswith("192.168.1.1 GET /v1/jobs 200 in 0.0")
     assert (line["fields"]["status"], line["fields"]["route"]) == (200, "jobs.list")
     assert "hunter2" not in str(written.json)
 

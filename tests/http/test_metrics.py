@@ -95,7 +95,10 @@ def test_refusals_are_counted_by_code() -> None:
     wire = house.wire()
     wire.request("GET", "/v1/jobs", headers={"Authorization": "Bearer nonsense"})
     assert wire.reply().status == 401
+    house.ask("POST", "/v1/jobs/bulk", raw=b'{"task":"echo"}\nnonsense\n{"task":"none"}\n[]\n')
     text = scrape(house)
+    assert 'jobsvc_bulk_refusals_total{code="bad_json"} 1.0' in text
+    assert 'jobsvc_bulk_refusals_total{code="no_such_task"} 1.0' in text
     for code in ("not_found", "no_such_task", "bad_json", "unauthenticated"):
         assert f'jobsvc_http_refusals_total{{code="{code}"}} 1.0' in text
     house.close()

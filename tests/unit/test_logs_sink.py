@@ -34,16 +34,16 @@ def test_lines_come_in_order_before_during_and_after_the_thread(tmp_path: Path) 
     """At once, by the thread, at once again."""
     path = tmp_path / "x.log"
     sink = Sink(path=path)
-    sink.write("one")
+    sink.write("one", "info")
     assert lines_of(path) == ["one"]
     sink.begin()
     for n in range(1_000):
-        sink.write(f"n {n}")
+        sink.write(f"n {n}", "info")
     assert sink.flush()
     assert lines_of(path) == ["one", *(f"n {n}" for n in range(1_000))]
-    sink.write("last")
+    sink.write("last", "info")
     sink.end()
-    sink.write("after")
+    sink.write("after", "info")
     assert lines_of(path)[-2:] == ["last", "after"]
     assert (sink.written, sink.dropped, path.stat().st_mode & 0o777) == (1_003, 0, 0o640 & ~_umask())
 
@@ -61,12 +61,12 @@ def test_reopened_after_a_rotation(tmp_path: Path, threaded: bool) -> None:
     sink = Sink(path=path)
     if threaded:
         sink.begin()
-    sink.write("before")
+    sink.write("before", "info")
     assert sink.flush()
     path.rename(tmp_path / "x.log.1")
-    sink.write("still")
+    sink.write("still", "info")
     sink.reopen()
-    sink.write("after")
+    sink.write("after", "info")
     sink.end()
     assert (lines_of(tmp_path / "x.log.1"), lines_of(path)) == (["before", "still"], ["after"])
 
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_reopened_goes_on(tmp_path: Path) -> None:
     folder.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError):
         sink.reopen()
-    sink.write("on")
+    sink.write("on", "info")
     assert lines_of(tmp_path / "moved" / "x.log") == ["on"]
 
 
@@ -91,7 +91,7 @@ def test_a_reader_that_stops_reading_holds_nobody_up() -> None:
     line = "x" * 65_535
     many = WAITING_MAX_BYTES // 65_536 * 2
     for _ in range(many):
-        sink.write(line)
+        sink.write(line, "info")
     assert sink.dropped > 0
     kept = many - sink.dropped
     got = bytearray()
@@ -109,13 +109,25 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     sink = Sink(write)
-    sink.write("lost")
+    sink.write("lost", "info")
     sink.begin()
-    sink.write("lost too")
+    sink.write("lost too", "info")
     assert sink.flush()
     sink.end()
     assert (sink.written, sink.dropped) == (0, 2)
     os.close(write)
+
+
+def test_the_journal_is_told_the_level(tmp_path: Path) -> None:
+    """Where systemd says that stdout is its journal, each line has its priority, those of a traceback too."""
+    file = tmp_path / "stream"
+    with file.open("w") as stream:
+        status = os.fstat(stream.fileno())
+        journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        Sink(stream.fileno(), environ=journal).write("it failed\n    | why", "error")
+        Sink(stream.fileno(), environ={"JOURNAL_STREAM": "1:2"}).write("plain", "warn")
+        Sink(stream.fileno(), environ={}).write("plain", "warn")
+    assert lines_of(file) == ["<3>it failed", "<3>    | why", "plain", "plain"]
 
 
 # -- taking over
