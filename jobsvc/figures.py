@@ -35,7 +35,7 @@ def add_metrics(metrics: Metrics, store: StoreFigures, turns: Turns, log: Log | 
 
 def gauges(pool: Pool, store: StoreFace) -> dict[tuple[str, ...], float]:
     """(name, label…) → figure, as they stand. Runs on: the reactor."""
-    states = Counter((worker["kind"], worker["state"]) for worker in pool.workers())
+    states = Counter(pool.states())
     return {
         **{("module_broken", module.name): int(module.broken is not None) for module in pool.modules()},
         **{("workers", *key): count for key, count in states.items()},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
@@ -41,10 +41,12 @@ class Checks:
         """
         self._checks[name] = (look, decides)
 
-    def all(self) -> list[Check]:
-        """Ask each. One that raises is not well."""
+    def ask(self, *, decides: bool | None = None) -> list[Check]:
+        """Ask each, or only those that decide, or only the others. One that raises is not well."""
         return [
-            Check(name, *self._asked(name, look), decides) for name, (look, decides) in self._checks.items()
+            Check(name, *self._asked(name, look), of_weight)
+            for name, (look, of_weight) in self._checks.items()
+            if decides is None or of_weight == decides
         ]
 
     def _asked(self, name: str, look: Callable[[], Answer]) -> Answer:
@@ -55,9 +57,13 @@ class Checks:
             return False, f"cannot be told: {type(error).__name__}"
 
 
-def workers_of(kind: WorkerKind, rows: Iterable[Mapping[str, Any]], trouble: str | None) -> Answer:
-    """The workers of one kind: well while one of them takes attempts; else why one that should be there is not."""
-    states = [row["state"] for row in rows if row["kind"] == kind]
+def workers_of(kind: WorkerKind, workers: Iterable[tuple[str, str]], trouble: str | None) -> Answer:
+    """The workers of one kind: well while one of them takes attempts; else why one that should be there is not.
+
+    Args:
+        workers: (kind, state) of each.
+    """
+    states = [state for of, state in workers if of == kind]
     up = states.count("ready")
     words = f"{up} of {len(states)} ready"
     return bool(up), words + (f"; {trouble}" if trouble and up < len(states) and kind != "command" else "")

@@ -294,15 +294,15 @@ class Daemon(Service):
         add("tasks", lambda: (bool(engine.board.tasks), f"{len(engine.board.tasks)} tasks"))
 
     def _workers_check(self, kind: WorkerKind) -> tuple[bool, str]:
-        return workers_of(kind, self.pool.workers(), self.pool.trouble())
+        return workers_of(kind, self.pool.states(), self.pool.trouble())
 
     def ready(self) -> list[tuple[str, bool, str]]:
         """(name, whether it is well, one line) of each check without which the daemon is not ready."""
-        return [(c.name, c.ok, c.detail) for c in self.upkeep.checks.all() if c.decides]
+        return [(c.name, c.ok, c.detail) for c in self.upkeep.checks.ask(decides=True)]
 
     def remarks(self) -> list[tuple[str, bool, str]]:
         """The same of those without which it is ready all the same, with each broken module."""
-        told = [(c.name, c.ok, c.detail) for c in self.upkeep.checks.all() if not c.decides]
+        told = [(c.name, c.ok, c.detail) for c in self.upkeep.checks.ask(decides=False)]
         return [*told, *((name, False, words) for name, words in flaws(self.pool.modules()))]
 
     def gauges(self) -> dict[tuple[str, ...], float]:

@@ -251,7 +251,10 @@ class Watchdog:
             return
         self._told_at.append(now_s)
         untold, self.untold = self.untold, 0
-        where = stall.stack[-1].strip().split("\n")[0] if stall.stack else "unknown: it was over too soon"
+        where = _head(stall.stack[-1]) if stall.stack else "what is unknown: it was over too soon"
+        ours = [frame for frame in stall.stack[:-1] if _OURS in frame]
+        if ours and _OURS not in stall.stack[-1]:
+            where += f", called by {_head(ours[-1])}"
         self._log.warn(
             "the reactor {verb} for {length_s:.3f} s ({doing}) in {where}{more}",
             verb="is blocked" if stall.lasting else "was blocked", length_s=stall.length_s, where=where,
@@ -265,6 +268,13 @@ _DOING: Final = {
     "S": "sleeping in a call",
     "D": "waiting for a disk",
 }
+
+_OURS: Final = f'File "{Path(__file__).parents[1]}/'
+"""A frame of this package: where the standard library blocks is seldom the mistake."""
+
+
+def _head(frame: str) -> str:
+    return frame.strip().partition("\n")[0]
 
 
 class MarkedPoller:

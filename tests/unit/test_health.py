@@ -13,21 +13,23 @@ def test_checks_are_asked_in_order(flush_failures: FlushFailures) -> None:
     checks.add("b", lambda: (1 // 0 > 0, "never"))
     checks.add("c", lambda: (False, "so so"), decides=False)
     checks.add("a", lambda: (True, "fine"))
-    assert checks.all() == [
+    assert checks.ask() == [
         Check("a", ok=True, detail="fine", decides=True),
         Check("b", ok=False, detail="cannot be told: ZeroDivisionError", decides=True),
         Check("c", ok=False, detail="so so", decides=False),
     ]
-    assert len(flush_failures(ZeroDivisionError)) == 1
+    assert [check.name for check in checks.ask(decides=True)] == ["a", "b"]
+    assert [check.name for check in checks.ask(decides=False)] == ["c"]
+    assert len(flush_failures(ZeroDivisionError)) == 2
 
 
 def test_workers_are_judged_by_kind() -> None:
     """A command worker, which is always there, does not make up for a cpu worker that is not."""
     rows = [
-        {"kind": "io", "state": "ready"},
-        {"kind": "cpu", "state": "backing_off"},
-        {"kind": "cpu", "state": "starting"},
-        {"kind": "command", "state": "ready"},
+        ("io", "ready"),
+        ("cpu", "backing_off"),
+        ("cpu", "starting"),
+        ("command", "ready"),
     ]
     assert workers_of("io", rows, "no interpreter") == (True, "1 of 1 ready")
     assert workers_of("cpu", rows, "no interpreter") == (False, "0 of 2 ready; no interpreter")

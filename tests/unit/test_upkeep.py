@@ -125,6 +125,6 @@ def test_stalls_are_told_for_a_while(tmp_path: Path, ago_s: float) -> None:
     upkeep = Scene(tmp_path).upkeep
     upkeep.watchdog.last = Stall(monotonic() - ago_s, 0.2, (), "")
     upkeep.watchdog.turns.stalls = 3
-    (check,) = upkeep.checks.all()
+    (check,) = upkeep.checks.ask()
     assert (check.name, check.ok, check.decides) == ("reactor", ago_s > 60, False)
     assert "3 stalls over 50 ms" in check.detail

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
+from jobsvc.runtime import watchdog as watchdog_module
 from jobsvc.runtime.watchdog import (
     LASTING_S,
     SLEEP_MAX_S,
@@ -212,6 +214,16 @@ def test_the_log_is_not_flooded() -> None:
         watchdog.log(Stall(99.0, 0.1, (), ""))
     finally:
         globalLogPublisher.removeObserver(seen)
+    watchdog = Watchdog(monotonic=lambda: now_s[0])
+    globalLogPublisher.addObserver(seen)
+    ours = (
+        '  File "' + str(Path(watchdog_module.__file__).parents[1]) + '/x.py", line 7, in ours\n    wait()\n'
+    )
+    try:
+        watchdog.log(Stall(9.0, 0.1, (ours, '  File "/lib/y.py", line 1, in wait\n    z()\n'), "S"))
+    finally:
+        globalLogPublisher.removeObserver(seen)
+    assert 'line 1, in wait, called by File "' in seen.events.pop()["where"]
     assert seen.events[0]["where"] == 'File "x.py", line 1, in f'
     assert seen.events[0]["doing"].startswith("computing")
     assert seen.events[-1]["more"] == "; 3 earlier ones were not told"
