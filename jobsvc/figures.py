@@ -30,7 +30,12 @@ def add_metrics(metrics: Metrics, store: StoreFigures, turns: Turns, log: Log | 
             ("level",),
             lambda: {(level,): n for level, n in log.counts.items()},
         )
-        metrics.add_total("log_dropped_lines", "Lines that nobody took.", (), lambda: {(): log.dropped})
+        metrics.add_total(
+            "log_dropped_lines",
+            "Lines that nobody took, or that were held back in a flood.",
+            (),
+            lambda: {(): log.dropped},
+        )
 
 
 def gauges(pool: Pool, store: StoreFace) -> dict[tuple[str, ...], float]:

@@ -80,6 +80,8 @@ def human_line(event: Event) -> str:
     first = f"{_at(event)} {_level(event).upper():{LEVEL_WIDTH}} {escaped(_name(event))}: {escaped(said)}"
     if ids:
         first += f" [{ids}]"
+    if missed := event.get("held_back_before"):
+        first += f" (and {missed} like it before, held back)"
     stack = event.get("stack")
     rest = [
         *parts[1:],

@@ -19,6 +19,7 @@ from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from jobsvc.logs.flood import Flood
 from jobsvc.logs.lines import LEVELS, Event, human_line, json_line
 from jobsvc.logs.sink import PRIORITIES, Sink
 
@@ -55,17 +56,21 @@ class Log:
         lines: where they go.
         line: what makes one of an event.
         level: events below it are left out.
+        flood: holds back warnings and errors of one place when there are too many.
 
     Attributes:
         counts: lines written, by level.
     """
 
-    def __init__(self, lines: Lines, line: Callable[[Event], str], level: Level) -> None:
+    def __init__(
+        self, lines: Lines, line: Callable[[Event], str], level: Level, flood: Flood | None = None
+    ) -> None:
         self.lines = lines
         self.level: Level = level
         self.counts: Counter[str] = Counter()
         self._line = line
         self._least = LEVELS[level]
+        self._flood = Flood() if flood is None else flood
 
     def __call__(self, event: Event) -> None:
         """An event; runs in the thread that logs."""
@@ -73,6 +78,12 @@ class Log:
         if level < self._least:
             return
         self.counts[level.name] += 1
+        if level >= LogLevel.warn:
+            missed = self._flood.passes((str(event.get("log_namespace")), str(event.get("log_format"))))
+            if missed is None:
+                return
+            if missed:
+                event = {**event, "held_back_before": missed}
         try:
             line = self._line(event)
         except Exception as error:  # noqa: BLE001 - the log must not fail whoever logs, nor lose that something was said
@@ -100,8 +111,8 @@ class Log:
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost, since nobody took them."""
-        return self.lines.dropped if isinstance(self.lines, Sink) else 0
+        """Lines that were lost, since nobody took them or too many were alike."""
+        return self._flood.held_back + (self.lines.dropped if isinstance(self.lines, Sink) else 0)
 
 
 def take_over(launcher: MutableMapping[str, Any], form: Format = "auto", level: Level = "info") -> Log | None:
@@ -129,6 +140,12 @@ def _under_twist(launcher: MutableMapping[str, Any], form: Format, level: Level)
     standard = stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     path = Path(name).absolute() if isinstance(name, str) and not standard else None
     sink = Sink(None if path is not None else stream.fileno(), path)
+    # What was said to twist itself counts where nothing was said to us; it chooses text on a terminal, else JSON.
+    asked, chosen = launcher.get("logFormat"), "text" if sys.stdout.isatty() else "json"
+    if form == "auto" and asked not in {None, chosen}:
+        form = "human" if asked == "text" else "json"
+    if level == "info" and launcher["logLevel"].name in LEVELS:
+        level = launcher["logLevel"].name
     log = Log(sink, _form(form, sink), level)
     launcher["fileLogObserverFactory"] = lambda _stream: log
     launcher["logLevel"] = LogLevel.debug  # ours decides

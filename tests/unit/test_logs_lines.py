@@ -245,3 +245,10 @@ def test_events_of_the_old_log() -> None:
     )
     line = read(seen[0])
     assert (line["message"], line["logger"], line.get("fields")) == ("hello 1", "twisted", None)
+
+
+def test_a_stack_is_a_block_for_people() -> None:
+    """What the watchdog shows."""
+    event = event_of("blocked", stack='  File "x.py", line 1, in f\n    g()\n', held_back_before=2)
+    assert human_line(event).splitlines()[1:] == ['    |   File "x.py", line 1, in f', "    |     g()"]
+    assert human_line(event).splitlines()[0].endswith("blocked (and 2 like it before, held back)")

@@ -16,6 +16,7 @@ import pytest
 from twisted.application.service import Application
 from twisted.logger import FilteringLogObserver, ILogObserver, LogBeginner, Logger, LogLevel, LogPublisher
 
+from jobsvc.logs.flood import ALIKE_MAX, PLACES_MAX, WINDOW_S, Flood
 from jobsvc.logs.lines import json_line
 from jobsvc.logs.sink import WAITING_MAX_BYTES, Sink
 from jobsvc.logs.takeover import Bridge, Log, bridge_logging, take_over
@@ -118,6 +119,26 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     os.close(write)
 
 
+def test_a_flood_is_held_back(tmp_path: Path) -> None:
+    """What one place warns of again and again is cut off, and told in its next window; others and infos pass."""
+    now_s = [0.0]
+    log = Log(Sink(path=tmp_path / "x.log"), json_line, "info", Flood(lambda: now_s[0]))
+    logger = Logger(namespace="a", observer=log)
+    for n in range(ALIKE_MAX + 50):
+        logger.warn("refused {n}", n=n)
+    logger.warn("something else")
+    for n in range(ALIKE_MAX + 50):
+        logger.info("told {n}", n=n)
+    assert len(lines_of(tmp_path / "x.log")) == ALIKE_MAX + 1 + ALIKE_MAX + 50
+    assert log.dropped == 50
+    now_s[0] += WINDOW_S
+    logger.warn("refused {n}", n=-1)
+    assert read_json(tmp_path / "x.log")[-1]["fields"] == {"n": -1, "held_back_before": 50}
+    for n in range(PLACES_MAX * 2):
+        log({"log_namespace": "a", "log_format": f"place {n}", "log_level": LogLevel.warn})
+    assert len(log._flood._places) <= PLACES_MAX
+
+
 def test_the_journal_is_told_the_level(tmp_path: Path) -> None:
     """Where systemd says that stdout is its journal, each line has its priority, those of a traceback too."""
     file = tmp_path / "stream"
@@ -190,7 +211,21 @@ def test_twist_is_given_our_observer(tmp_path: Path, publisher: LogPublisher) ->
     assert options["logLevel"] is LogLevel.debug
     assert lines_of(path)[0].endswith("DEBUG a: hello 1")
     assert log.reopen() == str(path)
-    os.close(log.lines.descriptor)  # type: ignore[attr-defined]
+    assert isinstance(log.lines, Sink)
+    os.close(log.lines.descriptor)
+
+
+@pytest.mark.parametrize("asked", ["warn", "debug", "error"])
+def test_what_was_said_to_twist_counts(tmp_path: Path, publisher: LogPublisher, asked: str) -> None:
+    """Its own --log-level and --log-format, where ours are not given."""
+    with (tmp_path / "t.log").open("a") as stream:
+        log = take_over({"logFile": stream, "logLevel": LogLevel.levelWithName(asked), "logFormat": "text"})
+    assert log is not None
+    assert log.level == asked
+    Logger(namespace="a", observer=log).error("hello")
+    assert lines_of(tmp_path / "t.log")[0].endswith("ERROR a: hello")
+    assert isinstance(log.lines, Sink)
+    os.close(log.lines.descriptor)
 
 
 def test_an_observer_that_fails_loses_no_line(tmp_path: Path) -> None:
