@@ -60,6 +60,7 @@ class Sink:
         if path is not None:
             descriptor = _opened(path)
         assert descriptor is not None
+        self._file = _identity(os.fstat(descriptor))
         self.descriptor = descriptor
         self._journal = path is None and goes_to_journal(descriptor, environ.get(JOURNAL_VARIABLE, ""))
 
@@ -113,8 +114,7 @@ class Sink:
         fresh = _opened(self.path)
 
         def change() -> None:
-            old, self.descriptor = self.descriptor, fresh
-            os.close(old)
+            self._change(fresh)
 
         with self._lock:
             if self._thread is None:
@@ -141,6 +141,7 @@ class Sink:
                     item = b""
                     break
             if batch:
+                self._follow()
                 self._put(b"".join(batch), len(batch))
                 with self._lock:
                     self._waiting_bytes -= size
@@ -150,6 +151,25 @@ class Sink:
                 item.set()
             elif not isinstance(item, bytes):
                 item()
+
+    def _follow(self) -> None:
+        """Where a rotation has moved or removed the file, go on in a new one: nobody need send a signal for it."""
+        if self.path is None:
+            return
+        try:
+            if _identity(self.path.stat()) == self._file:
+                return
+        except OSError:  # removed: it is made anew
+            pass
+        try:
+            self._change(_opened(self.path))
+        except OSError:
+            return  # the folder is gone, the disk is full: the old file still takes lines
+
+    def _change(self, fresh: int) -> None:
+        old, self.descriptor = self.descriptor, fresh
+        self._file = _identity(os.fstat(fresh))
+        os.close(old)
 
     def _put(self, data: bytes, lines: int) -> None:
         view = memoryview(data)
@@ -163,6 +183,10 @@ class Sink:
             self.dropped += lines
         else:
             self.written += lines
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def goes_to_journal(descriptor: int, stream: str) -> bool:

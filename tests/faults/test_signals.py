@@ -73,7 +73,22 @@ def test_signals_of_an_operator(wheel_env: WheelEnv, tmp_path: Path) -> None:
         daemon.write_tasks(TASKS.replace("return 1", "return 22"))
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("a reload", lambda: said(log, "reloaded: "), START_DEADLINE_S)
-        assert said(rotated, "SIGHUP: reading again")
+        assert said(log, "SIGHUP: reading again")
+        assert said(log, "log file read again")
+        told = {check["check"]: check["ok"] for check in daemon.get("/readyz?verbose").json()["checks"]}
+        decide = {
+            "ready",
+            "listeners",
+            "store",
+            "workers io",
+            "workers cpu",
+            "workers command",
+            "guard",
+            "disk",
+        }
+        assert decide <= told.keys()
+        assert all(told[name] for name in decide)
+        assert "reactor" in told
         assert daemon.succeeded(daemon.submit("version")["id"]) == 22
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
             daemon.process.send_signal(number)

@@ -55,21 +55,41 @@ def _umask() -> int:
     return mask
 
 
-@pytest.mark.parametrize("threaded", [True, False])
-def test_reopened_after_a_rotation(tmp_path: Path, threaded: bool) -> None:
+def test_reopened_after_a_rotation(tmp_path: Path) -> None:
     """What was said before is in the file that was moved away, what comes after in a new one."""
     path = tmp_path / "x.log"
     sink = Sink(path=path)
-    if threaded:
-        sink.begin()
     sink.write("before", "info")
-    assert sink.flush()
     path.rename(tmp_path / "x.log.1")
     sink.write("still", "info")
     sink.reopen()
     sink.write("after", "info")
+    sink.begin()
+    sink.reopen()
+    sink.write("on", "info")
     sink.end()
-    assert (lines_of(tmp_path / "x.log.1"), lines_of(path)) == (["before", "still"], ["after"])
+    assert (lines_of(tmp_path / "x.log.1"), lines_of(path)) == (["before", "still"], ["after", "on"])
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_a_rotation_is_followed_without_a_signal(tmp_path: Path, how: str) -> None:
+    """Moved away, removed, or another file put there: the next line is in the file of that name."""
+    path = tmp_path / "x.log"
+    sink = Sink(path=path)
+    sink.begin()
+    sink.write("before", "info")
+    assert sink.flush()
+    if how == "removed":
+        path.unlink()
+    else:
+        path.rename(tmp_path / "x.log.1")
+    if how == "replaced":
+        path.write_text("")
+    sink.write("after", "info")
+    assert sink.flush()
+    sink.write("on", "info")
+    sink.end()
+    assert lines_of(path) == ["after", "on"]
 
 
 def test_a_file_that_cannot_be_reopened_goes_on(tmp_path: Path) -> None:
@@ -81,7 +101,10 @@ def test_a_file_that_cannot_be_reopened_goes_on(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sink.reopen()
     sink.write("on", "info")
-    assert lines_of(tmp_path / "moved" / "x.log") == ["on"]
+    sink.begin()
+    sink.write("and on", "info")
+    sink.end()
+    assert lines_of(tmp_path / "moved" / "x.log") == ["on", "and on"]
 
 
 def test_a_reader_that_stops_reading_holds_nobody_up() -> None:
