@@ -155,6 +155,41 @@ def test_sighup_while_it_starts_and_while_it_drains(wheel_env: WheelEnv, tmp_pat
         daemon.wait_no_orphans()
 
 
+EARLY = """
+import os, signal, sys
+from jobsvc import tap
+from twisted.scripts.twistd import run
+
+build = tap.makeService
+
+def makeService(options):
+    service = build(options)
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return service
+
+tap.makeService = makeService
+sys.argv = ["twistd", "-n", "--pidfile=", *sys.argv[1:]]
+run()
+"""
+
+
+def test_sigterm_before_the_reactor_runs(wheel_env: WheelEnv, tmp_path: Path) -> None:
+    """F65: between building and running nothing ends it at once: it comes up, and goes down in order."""
+    (tmp_path / "early.py").write_text(EARLY)
+    daemon = Daemon(
+        wheel_env, tmp_path, ("--cpu-workers", "1", "--listen", "unix:web.sock"), ("python", "early.py")
+    )
+    daemon.write_tasks(TASKS)
+    daemon.launch()
+    assert daemon.wait_exit() in {0, -signal.SIGTERM}
+    daemon.wait_no_orphans()
+    assert "Received SIGTERM" in daemon.log
+    assert "Main loop terminated" in daemon.log
+    assert "Traceback" not in daemon.log
+    assert not (tmp_path / "web.sock").exists()
+
+
 @contextmanager
 def manager(folder: Path) -> Iterator[tuple[str, socket.socket]]:
     """The service manager's socket."""

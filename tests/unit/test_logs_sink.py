@@ -251,6 +251,25 @@ def test_what_was_said_to_twist_counts(tmp_path: Path, publisher: LogPublisher, 
     os.close(log.lines.descriptor)
 
 
+def test_syslog_is_told_the_priority(publisher: LogPublisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`twistd --syslog`: the same lines, each with its priority."""
+    told: list[tuple[int, str]] = []
+    monkeypatch.setattr("syslog.openlog", lambda *_: None)
+    monkeypatch.setattr("syslog.syslog", lambda priority, line: told.append((priority, line)))
+    log = take_over({"logfile": None, "nodaemon": False, "syslog": True, "prefix": "x", "logger": None})
+    assert log is not None
+    logger = Logger(namespace="a", observer=log)
+    logger.error("hello\n")
+    logger.info("fine")
+    assert [(priority, json.loads(line)["message"]) for priority, line in told] == [
+        (3, "hello\n"),
+        (6, "fine"),
+    ]
+    log.begin()
+    log.end()
+    assert (log.reopen(), log.dropped) == (None, 0)
+
+
 def test_an_observer_that_fails_loses_no_line(tmp_path: Path) -> None:
     """Whatever goes wrong in making the line: one line says so."""
 
