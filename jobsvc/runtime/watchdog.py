@@ -251,7 +251,7 @@ class Watchdog:
             return
         self._told_at.append(now_s)
         untold, self.untold = self.untold, 0
-        where = _head(stall.stack[-1]) if stall.stack else "what is unknown: it was over too soon"
+        where = _head(stall.stack[-1]) if stall.stack else "code that was over before it could be seen"
         ours = [frame for frame in stall.stack[:-1] if _OURS in frame]
         if ours and _OURS not in stall.stack[-1]:
             where += f", called by {_head(ours[-1])}"

@@ -121,8 +121,11 @@ def test_signals_of_an_operator(wheel_env: WheelEnv, tmp_path: Path) -> None:
 
 
 def test_sighup_while_it_starts_and_while_it_drains(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """F65: it never ends the daemon: kept until the start is done, of no use in a drain, which goes on undisturbed."""
-    daemon = Daemon(wheel_env, tmp_path, ("--cpu-workers", "1"))
+    """F65: it never ends the daemon: kept until the start is done, of no use in a drain, which goes on undisturbed.
+    The log is for people, with each request, without queries and tokens.
+    """  # fmt: skip
+    options = ("--cpu-workers", "1", "--log-format", "human", "--log-level", "debug")
+    daemon = Daemon(wheel_env, tmp_path, options)
     daemon.write_tasks(SLOW_IMPORT + TASKS)
     daemon.launch()
     try:
@@ -148,6 +151,9 @@ def test_sighup_while_it_starts_and_while_it_drains(wheel_env: WheelEnv, tmp_pat
             daemon.open_gate()
             assert http.get(f"/v1/jobs/{job}", params={"wait": "30"}).json()["state"] == "succeeded"
         assert daemon.wait_exit() == 0
+        assert f"127.0.0.1 GET /v1/jobs/{job} 200 in " in daemon.log
+        assert "wait=30" not in daemon.log
+        assert token.partition(".")[2] not in daemon.log
     finally:
         if daemon.process.poll() is None:
             daemon.hurry_out()
