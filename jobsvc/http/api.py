@@ -14,6 +14,7 @@ import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -40,6 +41,7 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
 from jobsvc.model.tokens import taken_apart
+from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 Endpoint = Callable[..., Any]
 
@@ -54,7 +56,13 @@ class Api:
     Args:
         edge: what handlers share.
         hosts: names this server answers to, beside loopback and its own addresses.
+
+    Attributes:
+        access_log: each answered request is logged at level debug, without what stands behind its question mark.
     """
+
+    _log = Logger()
+    access_log = False
 
     def __init__(self, edge: Edge, hosts: Iterable[str]) -> None:
         self.edge = edge
@@ -74,6 +82,7 @@ class Api:
 
     def handle(self, request: Request) -> None:
         """Guard, route, answer."""
+        outside = REQUEST_ID.set(request.request_id.decode())  # what is logged for it, now or later, says so
         try:
             self._hosts.check(request)
             self.gate.admit(request)
@@ -82,6 +91,8 @@ class Api:
             self._resource.render(request)
         except JobsvcError as error:
             request.refuse(error)
+        finally:
+            REQUEST_ID.reset(outside)
 
     def streams_body(self, method: bytes, path: bytes) -> bool:
         """Whether this request's body is taken as it arrives."""
@@ -92,6 +103,20 @@ class Api:
         # Methods nobody serves are lumped together: a client must not be able to make endless series.
         method = request.method.decode("ascii", "replace") if request.route_name != "none" else "other"
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
+        if request.refusal is not None:
+            self.edge.engine.counters["http_refusals", request.refusal] += 1
+        if self.access_log:
+            self._log.debug(
+                "{peer} {method} {path} {status} in {elapsed_s:.4f} s",
+                peer=getattr(request.client, "host", None) or "unix",
+                method=method,
+                path=request.path.decode(errors="backslashreplace"),
+                status=request.code,
+                elapsed_s=elapsed_s,
+                route=request.route_name,
+                request_id=request.request_id,
+                action="access",
+            )
 
     # -- inside
 
@@ -123,6 +148,7 @@ class Api:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
+                    JOB_ID.set(path["job_id"])  # of this coroutine's own context
                     path["job_id"] = _job_id(path["job_id"])
                 if principal is not None and principal.narrowed:
                     await check_job(edge, principal, path.get("job_id"), shared=shared)

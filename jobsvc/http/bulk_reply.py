@@ -196,6 +196,8 @@ async def _answer(
     instance = request.request_id.decode()
     try:
         while (group := await intake.next_group()) is not None:
+            if group.refused:
+                edge.engine.counters.update(("bulk_refusals", error.code) for error in group.refused.values())
             if full:
                 async for lines in job_lines(edge, request, group):
                     outlet.write(lines)

@@ -46,10 +46,10 @@ class Daemon(Protocol):
     def ready(self) -> Sequence[tuple[str, bool, str]]:
         """Each check: its name, whether it is well, one line for people."""
 
-    def flaws(self) -> Sequence[tuple[str, str]]:
-        """Checks that are not well though jobs can be taken and run: name and one line for people."""
+    def remarks(self) -> Sequence[tuple[str, bool, str]]:
+        """Checks without which jobs are taken and run all the same: as in `ready`."""
 
-    def gauges(self) -> Mapping[tuple[str, ...], int]:
+    def gauges(self) -> Mapping[tuple[str, ...], float]:
         """Figures for the metrics beside the engine's: (name, label…) → figure."""
 
 

@@ -65,6 +65,13 @@ class Listeners:
                 unix = unix or str(Path(os.fsdecode(host.name)).absolute())
         return url, unix
 
+    def check(self) -> tuple[bool, str]:
+        """Whether all listen, and one line that names those which do not."""
+        pairs = zip(self._ports, self._descriptions, strict=True)
+        deaf = [text for port, text in pairs if not getattr(port, "connected", True)]
+        words = f"{len(self._ports) - len(deaf)} of {len(self._ports)} listen"
+        return not deaf and bool(self._ports), words + "".join(f"; not {text}" for text in deaf)
+
     async def close(self) -> None:
         """Take no more connections."""
         for port in self._ports:

@@ -19,7 +19,7 @@ from zope.interface import provider
 from jobsvc.http.limits import REQUEST_ID_MAX_CHARS
 from jobsvc.http.problems import MEDIA, encoded, internal, status_of
 from jobsvc.model.access import Principal
-from jobsvc.model.errors import JobsvcError
+from jobsvc.model.errors import Code, JobsvcError
 
 if TYPE_CHECKING:
     from jobsvc.http.site import Channel, Site
@@ -104,6 +104,7 @@ class Request(server.Request):
         upload: set for routes that take their body as it arrives.
         principal: who asks; set before routing, None only where no token is needed.
         route_name: for the metrics; the pattern of the route, never the path.
+        refusal: the code of the problem that the reply carries.
     """
 
     channel: Channel
@@ -116,6 +117,7 @@ class Request(server.Request):
     _held_bytes = 0
     upload: Upload | None = None
     route_name = "none"
+    refusal: Code | None = None
     started_s = 0.0
     principal: Principal | None = None
 
@@ -253,6 +255,7 @@ class Request(server.Request):
 
     def problem(self, error: JobsvcError) -> bytes:
         """Make the refusal the reply. Returns its body."""
+        self.refusal = error.code
         retry_after_s = error.context.get("retry_after_s")
         if retry_after_s is not None:
             self.header(b"Retry-After", b"%d" % max(1, -(-retry_after_s // 1)))

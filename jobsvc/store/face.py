@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from jobsvc.model.events import Attempt, Chunk
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
 from jobsvc.model.tokens import Token
 from jobsvc.ports import (
@@ -25,6 +26,7 @@ from jobsvc.ports import (
     Submitted,
     WriteRefusal,
 )
+from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
 
 _Jobs = list[Job]
@@ -42,6 +44,22 @@ class StoreFace(ABC):
     def __init__(self) -> None:
         self._refusals: dict[WriteRefusal, int] = dict.fromkeys(get_args(WriteRefusal), 0)
         self.refusals: Mapping[WriteRefusal, int] = self._refusals
+        self.figures = StoreFigures()
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for the writer."""
+        return 0
+
+    @property
+    def reads(self) -> int:
+        """Reads that wait or run."""
+        return 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be written or read any more."""
+        return False
 
     def _count(self, refused: Sequence[Refused]) -> None:
         """Count and log what fences have refused. Runs where the answers are given: on the reactor."""
@@ -49,7 +67,7 @@ class StoreFace(ABC):
             self._refusals[write.reason] += 1
             self._log.warn(
                 "{what} of job {job} (row {no}) epoch {epoch} by {owner} refused: {reason}",
-                what=write.what, job=None if write.job_id is None else write.job_id.hex(), no=write.no,
+                what=write.what, job=None if write.job_id is None else id_text(write.job_id), no=write.no,
                 epoch=write.epoch, owner=write.owner, reason=write.reason, action="write_refused",
             )  # fmt: skip
 
@@ -180,3 +198,16 @@ class StoreFace(ABC):
     def tokens(self) -> Deferred[_Tokens]:
         """All tokens."""
         return self._read("tokens")
+
+
+def store_check(store: StoreFace, now: float) -> tuple[bool, str]:
+    """Whether it is open and whole, and one line about its newest commit; `now` is monotonic."""
+    if not store.figures.opened:
+        return False, "is not open yet"
+    if store.broken:
+        return False, "has failed: nothing is stored any more"
+    last, took_s = store.figures.last_commit, store.figures.last_commit_s
+    words = (
+        "nothing committed yet" if last is None else f"last commit {now - last:.0f} s ago, in {took_s:.4f} s"
+    )
+    return True, f"open; {words}; {store.waiting_calls} calls wait"

@@ -161,8 +161,8 @@ class House:
 
         return execute(again)
 
-    def flaws(self) -> Sequence[tuple[str, str]]:
-        return [("module other", "broken since then: ImportError")] if self.flawed else []
+    def remarks(self) -> Sequence[tuple[str, bool, str]]:
+        return [("module other", False, "broken since then: ImportError")] if self.flawed else []
 
     def gauges(self) -> Mapping[tuple[str, ...], int]:
         return {("module_broken", "other"): int(self.flawed)}
