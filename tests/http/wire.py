@@ -10,7 +10,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from jobsvc.http.site import Channel, Site
+from jobsvc.http.channel import Channel
+from jobsvc.http.site import Site
 
 TOKEN = "jobsvc_test.secret"
 
