@@ -186,11 +186,9 @@ async def _answer(edge: Edge, request: Request, intake: BulkIntake, outcomes: Ou
     instance = request.request_id.decode()
     try:
         while (group := await intake.next_group()) is not None:
-            outlet.write(id_lines(group, instance))
-            await outlet.room()
+            await outlet.send(id_lines(group, instance))
         while outcomes is not None and (lines := await outcomes.next_lines()):
-            outlet.write(lines)
-            await outlet.room()
+            await outlet.send(lines)
     finally:
         del edge.outlets[outlet]
         outlet.close()

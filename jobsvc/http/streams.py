@@ -116,10 +116,9 @@ async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, 
             data, cut = _rendered(render, chunks)
             if not request.startedWriting:
                 request.stream(status, media)
-            outlet.write(data)
+            await outlet.send(data)
             if cut:
                 break
-            await outlet.room()
         else:
             if not request.startedWriting:
                 request.stream(status, media)
