@@ -52,7 +52,7 @@ def media_type(request: Request) -> bytes:
         raise JobsvcError("media_type", "Compressed bodies are not understood; send it plain.")
     if given is None:
         return b""
-    if given[0] == b"application/json":
+    if given[0] == b"application/json" and len(given) == 1:
         return given[0]
     media, _, rest = given[0].lower().partition(b";")
     charset = re.search(rb"charset=\"?([^\s;\"]+)", rest)
@@ -100,6 +100,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             raise not_json(ValueError("a string holds the character \\u0000"))
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if _many_brackets(body) and too_deep(body):
+            raise _nested() from None
         raise wrong_shape(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise not_json(error) from None
@@ -144,13 +146,17 @@ def check_raw(raw: Raw | Any) -> None:
         return
     text = bytes(raw)
     if _many_brackets(text) and too_deep(text):
-        raise not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
+        raise _nested()
     if len(text) > 2 * ELEMENTS_MAX and too_many(text):
         raise not_json(ValueError(f"more than {ELEMENTS_MAX} values"))
     try:
         _any_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_json(error) from None
+
+
+def _nested() -> JobsvcError:
+    return not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
 
 
 def too_many(text: bytes) -> bool:

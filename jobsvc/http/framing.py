@@ -15,7 +15,7 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.limits import HEADERS_MAX_BYTES
 
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/1\.[01]")
-_OTHER_VERSION = re.compile(rb"[^ ]+ [^ ]+ HTTP/[0-9]+(?:\.[0-9]+)?")
+_OTHER_VERSION = re.compile(rb"[\x21-\x7e]+ [\x21-\x7e]+ HTTP/(?!1\.[01]$)[0-9]+(?:\.[0-9]+)?")
 _CONTROLS = bytes((*range(0x09), *range(0x0A, 0x20), 0x7F))
 """All but the tab, which may stand between words of a header."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)

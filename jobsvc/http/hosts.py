@@ -61,7 +61,8 @@ class HostGuard:
     def _allowed(self, host: bytes, request: Request) -> bool:
         name = _without_port(host)
         if name not in self._names:
-            return name == _address(request)  # not remembered: another connection may have come in elsewhere
+            # Not remembered: another connection may have come in elsewhere. A Unix socket has no address.
+            return bool(name) and name == _address(request)
         if len(self._seen) < _CACHED_MAX:
             self._seen.add(host)
         return True

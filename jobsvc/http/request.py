@@ -267,6 +267,8 @@ class Request(server.Request):
         """Answer with a problem at once, whether head and body are in or not."""
         if not self.started_s:  # the head was never whole
             self.started_s = self.site.reactor.seconds()
+        if error.code == "bad_request":
+            self.channel.persistent = 0  # who sends one unsound request is not trusted with a second one
         self.write(self.problem(error))
         self.finish()
 

@@ -26,7 +26,7 @@ async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> b
     job = await edge.engine.get(job_id, request.tenant)
     resumed = last_event(request)
     after = query.get("from", 1) - 1 if resumed is None else resumed
-    if resumed is not None and job.done and resumed >= job.seq:
+    if resumed is not None and job.done and resumed == job.seq:
         return request.reply(204, b"", b"")
     if resumed is not None and resumed > job.seq:
         after = 0  # a number from nowhere: rather everything again than nothing
