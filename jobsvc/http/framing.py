@@ -36,11 +36,11 @@ class Target(NamedTuple):
 
 
 def check_request_line(line: bytes) -> None:
-    """Raise `bad_request` or `http_version` unless it is a method, a target and a version that is spoken here."""
+    """Raise `bad_request` unless it is a method, a target and a version that is spoken here."""
     if _REQUEST_LINE.fullmatch(line) is not None:
         return
     if _OTHER_VERSION.fullmatch(line) is not None:
-        raise JobsvcError("http_version", "HTTP/1.1 and HTTP/1.0 are spoken here.")
+        raise bad_request("HTTP/1.1 and HTTP/1.0 are spoken here, no other version.")
     raise bad_request(
         "The request line has to be a method, a target and HTTP/1.1, in ASCII, with one space between them."
     )

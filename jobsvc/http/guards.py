@@ -31,12 +31,12 @@ def check_method(request: Request, allow: bytes) -> None:
         allow: the methods that are served somewhere.
 
     Raises:
-        JobsvcError: not_implemented, method_not_allowed, bad_request.
+        JobsvcError: method_not_allowed, bad_request.
     """
     if request.method not in KNOWN_METHODS:
         request.header(b"Allow", allow)
         raise JobsvcError(
-            "not_implemented", "There is no such method; methods are written in capitals, as in GET."
+            "method_not_allowed", "There is no such method; methods are written in capitals, as in GET."
         )
     if request.path.startswith(b"/") and request.method != b"CONNECT":
         return

@@ -68,8 +68,6 @@ PROBLEM_TYPES: dict[Code, ProblemType] = {
     "uri_too_long": ProblemType(414, "The request line is too long"),
     "expectation_failed": ProblemType(417, "This expectation cannot be met"),
     "headers_too_large": ProblemType(431, "The headers are too large"),
-    "not_implemented": ProblemType(501, "This method is not known"),
-    "http_version": ProblemType(505, "This version of HTTP is not spoken"),
 }
 
 _log = Logger()

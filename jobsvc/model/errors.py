@@ -13,7 +13,6 @@ Code = Literal[
     "too_large", "media_type", "job_failed", "rate_limited", "queue_full", "draining", "overloaded", "wait_over",
     "purged", "disk_full", "internal",
     "bad_request", "not_acceptable", "request_timeout", "uri_too_long", "expectation_failed", "headers_too_large",
-    "not_implemented", "http_version",
 ]  # fmt: skip
 CODES: tuple[str, ...] = get_args(Code)
 

@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from jobsvc.http import limits
+from jobsvc.http.channel import Channel
 from tests.http.house import House
 from tests.http.wire import TOKEN, Reply, parse_replies
 
@@ -35,6 +36,8 @@ LIMIT_S = 20.0
 """No answer after this: the test has failed."""
 TURNS_MAX = 1000
 """Turns of the reactor until the server must have seen what lies in its socket."""
+UNREAD_TURNS = 100
+"""Turns after which a piece will not reach the server any more: it has stopped to read."""
 
 AUTH = f"Authorization: Bearer {TOKEN}\r\n".encode()
 
@@ -93,6 +96,23 @@ class Talker(protocol.Protocol):
             reached.callback(None)
 
 
+class Counting(Channel):
+    """Counts what the socket gives, once, however often it is handed around inside."""
+
+    front: Front
+    _again = False
+
+    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802 - Twisted's name
+        self._again = bool(extra)
+        super().setLineMode(extra)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._again:
+            self.front.received += len(data)
+        self._again = False
+        super().dataReceived(data)
+
+
 class Front:
     """A house that listens on all three transports."""
 
@@ -102,6 +122,8 @@ class Front:
         self._reactor = cast("Any", reactor)
         self.house = House()
         self.site = self.house.site
+        self.received = 0
+        self.site.protocol = self._counting  # type: ignore[assignment]
         key, self._certificate = _certificate()
         self._path = str(folder / "edge.sock")
         tls = ssl.PrivateCertificate.loadPEM(key + self._certificate).options()
@@ -110,6 +132,12 @@ class Front:
             "tls": self._reactor.listenSSL(0, self.site, tls, interface="127.0.0.1"),
             "unix": self._reactor.listenUNIX(self._path, self.site),
         }
+
+    def _counting(self) -> Channel:
+        """A connection that tells how much has come in."""
+        channel = Counting()
+        channel.front = self
+        return channel
 
     async def close(self) -> None:
         for port in self._ports.values():
@@ -131,6 +159,8 @@ class Front:
             endpoint = UNIXClientEndpoint(self._reactor, self._path)
         talker = Talker()
         await connectProtocol(endpoint, talker)
+        if transport != "unix":
+            talker.transport.setTcpNoDelay(True)  # what is sent is there in the next turn, not after an ACK
         return talker
 
     async def ask(self, transport: Transport, data: bytes, count: int = 1) -> Talker:
@@ -140,12 +170,23 @@ class Front:
         await talker.replied(count)
         return talker
 
+    async def turn(self) -> None:
+        """One turn of the reactor."""
+        await deferLater(self._reactor, 0)
+
+    async def taken(self, talker: Talker, count: int) -> None:
+        """Let the server take so many bytes in all, as long as it reads."""
+        for _ in range(UNREAD_TURNS):
+            if talker.ended or self.received >= count:
+                break
+            await self.turn()
+
     async def settle(self, seen: Callable[[], bool]) -> None:
         """Let the server see what was sent to it."""
         for _ in range(TURNS_MAX):
             if seen():
                 return
-            await deferLater(self._reactor, 0)
+            await self.turn()
         raise AssertionError("the server did not see it")
 
     async def ends(self, talker: Talker) -> bool:
@@ -154,7 +195,7 @@ class Front:
             if talker.ended:
                 return True
             self.house.after(limits.LINGER_S)
-            await deferLater(self._reactor, 0)
+            await self.turn()
             if not self.site.channels and not talker.ended:
                 await talker.closed
         return talker.ended

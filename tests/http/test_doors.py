@@ -131,6 +131,8 @@ def test_unknown_paths_are_404_problems(house: House, target: str) -> None:
         ("PUT", "/v1/jobs", {"GET", "HEAD", "POST"}),
         ("PATCH", "/v1/info", {"GET", "HEAD"}),
         ("GET", "/v1/reload", {"POST"}),
+        ("BREW", "/v1/jobs", {"GET", "HEAD", "POST"}),
+        ("get", "/v1/jobs", {"GET", "HEAD", "POST"}),
         ("OPTIONS", "/v1/jobs/bulk", {"POST"}),
         ("TRACE", "/livez", {"GET", "HEAD"}),
     ],
