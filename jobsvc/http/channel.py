@@ -126,12 +126,10 @@ class Channel(http.HTTPChannel):
             if not rest and not self.requests:
                 self._receiving = False  # an empty line before a request is none
                 return
-            try:
-                if rest and not self.requests:
-                    framing.check_start(rest)
-                if b"\n" in rest:
-                    raise framing.bad_request("A line ends in LF alone; CR LF is expected.")
-            except JobsvcError as error:
+            error = None if self.requests else framing.start_error(rest)
+            if error is None and b"\n" in rest:
+                error = framing.bad_request("A line ends in LF alone; CR LF is expected.")
+            if error is not None:
                 self.refuse(error)
                 return
         self.site.receiving.add(self)
@@ -140,15 +138,9 @@ class Channel(http.HTTPChannel):
         """A line of the head."""
         if self._deaf:
             return
-        try:
-            if self._receivedHeaderSize + len(line) > HEADERS_MAX_BYTES:
-                raise self._too_much_head()
-            if self.requests:
-                if line:
-                    framing.check_field_line(line)
-            elif line:
-                framing.check_request_line(line)
-        except JobsvcError as error:
+        if self._receivedHeaderSize + len(line) > HEADERS_MAX_BYTES:
+            self.refuse(self._too_much_head())
+        elif line and (error := framing.field_error(line) if self.requests else framing.line_error(line)):
             self.refuse(error)
         else:
             super().lineReceived(line)
@@ -166,14 +158,15 @@ class Channel(http.HTTPChannel):
         )
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802 - Twisted's name
-        try:
-            framing.check_lengths(header, data, self._version)
-        except JobsvcError as error:
-            self.refuse(error)
-            self.length = None
-            return False
-        chosen: bool = super()._maybeChooseTransferDecoder(header, data)
-        return chosen
+        if header not in framing.LENGTHS:
+            return True
+        error = framing.length_error(header, data, self._version)
+        if error is None:
+            chosen: bool = super()._maybeChooseTransferDecoder(header, data)
+            return chosen
+        self.refuse(error)
+        self.length = None
+        return False
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
         """What twisted.web itself finds wrong."""

@@ -35,55 +35,52 @@ class Target(NamedTuple):
     authority: bytes | None = None
 
 
-def check_request_line(line: bytes) -> None:
-    """Raise `bad_request` unless it is a method, a target and a version that is spoken here."""
+def line_error(line: bytes) -> JobsvcError | None:
+    """What is wrong with a request line, unless it is a method, a target and a version that is spoken here."""
     if _REQUEST_LINE.fullmatch(line) is not None:
-        return
+        return None
     if _OTHER_VERSION.fullmatch(line) is not None:
-        raise bad_request("HTTP/1.1 and HTTP/1.0 are spoken here, no other version.")
-    raise bad_request(
+        return bad_request("HTTP/1.1 and HTTP/1.0 are spoken here, no other version.")
+    return bad_request(
         "The request line has to be a method, a target and HTTP/1.1, in ASCII, with one space between them."
     )
 
 
-def check_field_line(line: bytes) -> None:
-    """Raise `bad_request` for a header line that goes on an earlier one, or has control characters.
+def field_error(line: bytes) -> JobsvcError | None:
+    """What is wrong with a header line: it goes on an earlier one, or has control characters.
 
     Names and the colon are judged by twisted.web.
     """
     if line[0] in _SPACES:
-        raise bad_request("A header line begins with white space: folded headers are not taken.")
+        return bad_request("A header line begins with white space: folded headers are not taken.")
     if len(line.translate(None, _CONTROLS)) != len(line):
-        raise bad_request("A header has control characters, or a line that does not end in CR LF.")
+        return bad_request("A header has control characters, or a line that does not end in CR LF.")
+    return None
 
 
-def check_start(rest: bytes) -> None:
-    """Raise `bad_request` when what came instead of a request line can never become one."""
+def start_error(rest: bytes) -> JobsvcError | None:
+    """Why what came of a request line can never become one."""
     if rest[0] == _TLS_HANDSHAKE:
-        raise bad_request("This port speaks HTTP without TLS: use http:// in place of https://.")
-    if rest[0] not in _STARTS:
-        raise bad_request("This is not HTTP.")
+        return bad_request("This port speaks HTTP without TLS: use http:// in place of https://.")
+    return None if rest[0] in _STARTS else bad_request("This is not HTTP.")
 
 
-def check_lengths(name: bytes, value: bytes, version: bytes) -> None:
-    """Raise for a length or coding of the body that is not taken; the rest is judged by twisted.web.
+LENGTHS = frozenset((b"Content-Length", b"Transfer-Encoding"))
+"""Headers that say where a body ends, in twisted.web's spelling."""
 
-    Args:
-        name: in twisted.web's spelling.
 
-    Raises:
-        JobsvcError: too_large, bad_request.
-    """
+def length_error(name: bytes, value: bytes, version: bytes) -> JobsvcError | None:
+    """What is wrong with one of `LENGTHS`. That there are not two of them is seen to by twisted.web."""
     if name == b"Content-Length":
         if not value.isdigit():
-            raise bad_request("Content-Length has to be one decimal number.")
+            return bad_request("Content-Length has to be one decimal number.")
         if len(value) > LENGTH_DIGITS_MAX:
-            raise JobsvcError("too_large", f"Content-Length has more than {LENGTH_DIGITS_MAX} digits.")
-    elif name == b"Transfer-Encoding":
-        if value.lower() != b"chunked":
-            raise bad_request("Transfer-Encoding: only chunked is taken.")
-        if version != b"HTTP/1.1":
-            raise bad_request("HTTP/1.0 has no Transfer-Encoding.")
+            return JobsvcError("too_large", f"Content-Length has more than {LENGTH_DIGITS_MAX} digits.")
+    elif value.lower() != b"chunked":
+        return bad_request("Transfer-Encoding: only chunked is taken.")
+    elif version != b"HTTP/1.1":
+        return bad_request("HTTP/1.0 has no Transfer-Encoding.")
+    return None
 
 
 def other_target(method: bytes, uri: bytes) -> Target:
