@@ -36,6 +36,9 @@ REQUESTS_PER_CONNECTION = 10_000
 """Then the connection closes with its reply: what leaks per connection stays small, balancers can shift load."""
 WRITE_SLICE_BYTES = 64 * KIB
 """A large reply goes to the connection in pieces of this; the next when the client has taken what was written."""
+REPLIES_HELD_BYTES = 256 * MIB
+"""Large replies that wait for their readers, all together; beyond it one more is refused until some are gone. A stall
+limit bounds how long each of them stays."""
 HEADERS_COUNT_MAX = 500
 """Header lines of one request; browsers send about twenty."""
 LENGTH_DIGITS_MAX = 18

@@ -18,7 +18,12 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
 from jobsvc.http import framing
-from jobsvc.http.limits import DISCARD_BYTES, REQUEST_ID_MAX_CHARS, WRITE_SLICE_BYTES
+from jobsvc.http.limits import (
+    DISCARD_BYTES,
+    REPLIES_HELD_BYTES,
+    REQUEST_ID_MAX_CHARS,
+    WRITE_SLICE_BYTES,
+)
 from jobsvc.http.problems import MEDIA, encoded, internal, status_of
 from jobsvc.http.slices import Slices
 from jobsvc.http.upload import Upload
@@ -81,6 +86,7 @@ class Request(server.Request):
     route_name = "none"
     started_s = 0.0
     _finishing = False
+    _held_bytes = 0
     principal: Principal | None = None
 
     def __init__(self, channel: Channel) -> None:
@@ -247,7 +253,13 @@ class Request(server.Request):
         self._head.append(b"%b: %b\r\n" % (name, value))
 
     def reply(self, status: int, body: bytes, media: bytes) -> bytes:
-        """Make it the reply: status, Content-Type and Content-Length. Returns `body`, as handlers do."""
+        """Make it the reply: status, Content-Type and Content-Length. Returns `body`, as handlers do.
+
+        Raises:
+            JobsvcError: overloaded, for a large one while too many of them wait for slow readers.
+        """
+        if len(body) > _SLICED_BYTES and self.site.held_bytes + len(body) > REPLIES_HELD_BYTES:
+            raise JobsvcError("overloaded", "Too many large replies are being read slowly.", retry_after_s=5)
         self.code = status
         self._sized = True
         if status not in _BODYLESS:
@@ -314,15 +326,28 @@ class Request(server.Request):
     def _write_sliced(self, pieces: list[bytes], data: bytes) -> None:
         """A large reply goes out as its client takes it; `finish` waits for its end."""
         self.channel.writeSequence(pieces)
+        self._held_bytes = len(data)
+        self.site.held_bytes += len(data)
         self._slices = Slices(data, self.channel.write, self._sliced)
         self.registerProducer(self._slices, True)
         self._slices.start()
 
     def _sliced(self) -> None:
-        self._slices = None
+        self._let_go()
         self.unregisterProducer()
         if self._finishing:
             self.finish()
+
+    def _let_go(self) -> None:
+        """Nothing is kept of a large reply any more."""
+        self._slices = None
+        self.site.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone."""
+        self._let_go()
+        super().connectionLost(reason)
 
     def finish(self) -> None:
         """All of the reply has been written; what of it waits for a slow client goes out first."""

@@ -55,6 +55,7 @@ class Site(server.Site):
     Attributes:
         channels: all connections.
         receiving: those of them that may be in the middle of a request.
+        held_bytes: of large replies that are not written to their end.
     """
 
     _log = Logger()
@@ -82,6 +83,7 @@ class Site(server.Site):
         self.channels: set[Channel] = set()
         self.receiving: set[Channel] = set()
         self.streams_body = application.streams_body
+        self.held_bytes = 0
         self._refusals: set[Refusal] = set()
         self._refusal_logged_s: float | None = None
         self._now_us = now_us

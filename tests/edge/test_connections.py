@@ -191,6 +191,33 @@ def test_a_large_reply_waits_for_its_reader_in_slices(house: House) -> None:
 def test_a_reader_of_a_large_reply_that_stops_is_cut_off(house: House) -> None:
     """After the stall limit; nothing of the reply is kept."""
     job = house.done(result=b'"' + b"a" * 2_000_000 + b'"')
+    wire = _stuck(house, job["id"])
+    assert len(wire.sent) < 2 * limits.WRITE_SLICE_BYTES
+    house.after(limits.WRITE_STALL_S + limits.SWEEP_ALL_S)
+    wire.drop()
+    assert wire.channel not in house.site.channels
+
+
+def test_large_replies_that_wait_are_bounded_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than there is room for is refused, with when to come back; room is made by those that leave."""
+    monkeypatch.setattr("jobsvc.http.request.REPLIES_HELD_BYTES", 4_500_000)
+    job = house.done(result=b'"' + b"a" * 2_000_000 + b'"')
+    readers = [_stuck(house, job["id"]) for _ in range(2)]
+    assert house.site.held_bytes == 4_000_004
+    refused = house.ask("GET", f"/v1/jobs/{job['id']}/result")
+    assert (refused.status, refused.json()["code"], refused.headers["retry-after"]) == (
+        503,
+        "overloaded",
+        "5",
+    )
+    assert house.ask("GET", "/v1/info").status == 200
+    readers[0].leave()
+    assert house.ask("GET", f"/v1/jobs/{job['id']}/result").status == 200
+    assert house.site.held_bytes == 2_000_002
+
+
+def _stuck(house: House, job_id: str) -> Wire:
+    """A reader of this job's result that takes one slice of it."""
     wire = house.wire()
     written = wire.transport.write
 
@@ -199,11 +226,8 @@ def test_a_reader_of_a_large_reply_that_stops_is_cut_off(house: House) -> None:
         wire.channel.pauseProducing()
 
     wire.transport.write = stuck  # type: ignore[method-assign]
-    wire.request("GET", f"/v1/jobs/{job['id']}/result")
-    assert len(wire.sent) < 2 * limits.WRITE_SLICE_BYTES
-    house.after(limits.WRITE_STALL_S + limits.SWEEP_ALL_S)
-    wire.drop()
-    assert wire.channel not in house.site.channels
+    wire.request("GET", f"/v1/jobs/{job_id}/result")
+    return wire
 
 
 def test_a_stream_is_written_in_slices_too(house: House) -> None:
