@@ -252,3 +252,21 @@ async def test_repeated_keys_of_long_bodies_and_of_lines_take_the_last(
     assert (one.status, many.status) == (201, 200)
     assert [set(line) for line in many.lines()] == [{"line", "id"}] * 2
     await front.hang_up(talker)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_too_many_is_told_where_that_is_cheap(front: Front, transport: Transport) -> None:
+    """503 and the end; with TLS, where a word costs a handshake, only the end."""
+    places, front.site.crowd.places = front.site.crowd.places, 0
+    try:
+        talker = await front.connect(transport)
+        talker.send(INFO)
+        replies = await talker.replied()
+    finally:
+        front.site.crowd.places = places
+    assert [reply.status for reply in replies] == ([] if transport == "tls" else [503])
+    if transport == "tls":
+        assert talker.ended
+    await front.hang_up(talker)
+    await front.settle(lambda: not front.site._refusals)
+    await front.alive(transport)
