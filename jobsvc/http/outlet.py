@@ -39,13 +39,14 @@ class Outlet:
         """Write one piece, slice by slice; returns when the client takes more."""
         if len(data) <= WRITE_SLICE_BYTES:
             self.write(data)
-            await self._room()
+            await self.room()
             return
         for at in range(0, len(data), WRITE_SLICE_BYTES):
             self.write(data[at : at + WRITE_SLICE_BYTES])
-            await self._room()
+            await self.room()
 
-    async def _room(self) -> None:
+    async def room(self) -> None:
+        """Returns when the client takes more."""
         while self._paused:
             await self._resumed.wait()
 
