@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,6 +17,7 @@ import msgspec
 from jobsvc.authoring.discover import Finder, ModuleLoadError
 from jobsvc.authoring.task import Task
 from jobsvc.model.frames import PROTO, Hello, Manifest
+from jobsvc.worker.bytecode import forget_fresh
 from jobsvc.worker.running import Code
 
 STDERR_FD = 2
@@ -85,5 +87,6 @@ def load_code(config: Config, announce: Callable[[str], None]) -> tuple[dict[str
             modules[module] = finder.add(module)
         except ModuleLoadError as error:
             errors[module] = str(error)
+    forget_fresh(time.time())
     codes = {name: Code(task) for name, task in finder.found.items() if isinstance(task, Task)}
     return codes, Manifest([task.spec() for task in finder.found.values()], modules, errors)

@@ -300,8 +300,9 @@ def clock_step(folder: Path, source: Path) -> list[Finding]:
     clock.write_bytes(struct.pack("d", 0.0))
     stage = Stage(folder, source, {"PYTHONPATH": str(STEPPED), "TORTURE_CLOCK": str(clock)})
     try:
-        job = stage.submit(spec("timed", "on_process", "gate", timeouts={"run": 600}))
-        stage.running("timed")
+        job = stage.submit(spec("timed", "on_loop", "gate", timeouts={"run": 600}))
+        # Once the daemon has an item of it, it knows that the job runs, and its timeout counts.
+        stage.wait_for("item", lambda: stage.wire.raw("GET", f"/v1/jobs/{job}/streams/out?follow=0")[2])
         with clock.open("r+b") as file:
             file.write(struct.pack("d", HOUR_S))
         stage.pause(lambda: stage.wire.status(job).state != "running")
