@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from jobsvc.http.bodies import SHORT_BYTES, decode_submit, plain_throughout, submit_decoder
 from jobsvc.http.limits import BULK_SLICE_LINES, BULK_SLICE_S, BULK_UNCOMMITTED_LINES, BULK_UNREAD_BYTES
 from jobsvc.http.problems import internal
-from jobsvc.http.request import Upload
+from jobsvc.http.upload import Upload
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.limits import BULK_ATOMIC_MAX, BULK_LINES_MAX
