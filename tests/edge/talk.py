@@ -144,9 +144,14 @@ class Front:
             await port.stopListening()
         self.house.close()
 
+    def port(self, transport: Transport) -> int:
+        """Where it listens."""
+        number: int = self._ports[transport].getHost().port
+        return number
+
     async def connect(self, transport: Transport) -> Talker:
         """A new connection."""
-        number: Any = None if transport == "unix" else self._ports[transport].getHost().port
+        number: Any = None if transport == "unix" else self.port(transport)
         endpoint: Any
         if transport == "tcp":
             endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", number)

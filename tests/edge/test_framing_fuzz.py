@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 EXAMPLES = os.environ.get("JOBSVC_FUZZ_EXAMPLES")
 FUZZ = settings(
-    max_examples=int(EXAMPLES or 150),
+    max_examples=int(EXAMPLES or 200),
     derandomize=EXAMPLES is None,
     deadline=None,
     print_blob=True,
