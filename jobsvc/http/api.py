@@ -24,10 +24,12 @@ from jobsvc.http.api_daemon import Described
 from jobsvc.http.auth import START_RETRY_S, Gate
 from jobsvc.http.conditions import etag
 from jobsvc.http.edge import Daemon, Edge, InThread
+from jobsvc.http.guards import check_method, check_path, check_query_secrets
 from jobsvc.http.guessing import WrongTokens
 from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
 from jobsvc.http.narrowing import check_job, check_operator
+from jobsvc.http.negotiate import JSON_LINES, check_acceptable
 from jobsvc.http.openapi import describe
 from jobsvc.http.problems import internal
 from jobsvc.http.query import NOTHING, parse_query
@@ -77,20 +79,28 @@ class Api:
             app.route(_rule(route.path), methods=[route.method], endpoint=route.name)(self._endpoint(route))
         app.handle_errors(HTTPException)(self._unrouted)
         self._resource = app.resource()
+        self._scopes = {route.name: route.scope for route in self.routes}
+        self._map = app.url_map.bind("localhost")
+        self._allow = ", ".join(sorted({"HEAD", *(route.method for route in self.routes)})).encode()
 
     # -- Application
 
+    def admit(self, request: Request) -> None:
+        """Guard: by host, origin, token, method and spelling of the path. See `Application`."""
+        self._hosts.check(request)
+        check_query_secrets(request.query)
+        self.gate.admit(request)
+        check_method(request, self._allow)
+        if b"%" in request.path or request.path.startswith(b"//"):
+            check_path(request.path)
+        if request.expects:
+            self._check_route(request)
+
     def handle(self, request: Request) -> None:
-        """Guard, route, answer."""
+        """Route, answer."""
         outside = REQUEST_ID.set(request.request_id.decode())  # what is logged for it, now or later, says so
         try:
-            self._hosts.check(request)
-            self.gate.admit(request)
-            if b"%" in request.path or not request.path.isascii() or request.path.startswith(b"//"):
-                _check_path(request.path)
             self._resource.render(request)
-        except JobsvcError as error:
-            request.refuse(error)
         finally:
             REQUEST_ID.reset(outside)
 
@@ -120,21 +130,25 @@ class Api:
 
     # -- inside
 
+    def _check_route(self, request: Request) -> None:
+        """What routing would refuse, before the client is told to send its body."""
+        path = unquote_to_bytes(request.path).decode()
+        try:
+            name, _ = self._map.match(path, method=request.method.decode("ascii"))
+        except HTTPException as error:
+            raise _no_route(request, error) from None
+        self.gate.check_scope(request, self._scopes[name])
+
     def _unrouted(self, request: IRequest, failure: Failure) -> bytes:
         """Klein found no route, or none for the method."""
         ours = as_request(request)
-        if isinstance(failure.value, MethodNotAllowed):
-            allowed = ", ".join(sorted(failure.value.valid_methods or ()))
-            ours.header(b"Allow", allowed.encode())
-            return ours.problem(JobsvcError("method_not_allowed", f"Allowed here: {allowed}."))
-        return ours.problem(
-            JobsvcError("not_found", "There is nothing at this path; GET /openapi.json lists what there is.")
-        )
+        return ours.problem(_no_route(ours, failure.value))
 
     def _endpoint(self, route: Route) -> Endpoint:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
         gate, scope, shared, whole_daemon = self.gate, route.scope, route.shared, route.whole_daemon
+        offers = _offers(route)
         needs_store = route.path.startswith("/v1/")
 
         async def endpoint(request: Request, **path: Any) -> bytes:
@@ -144,6 +158,8 @@ class Api:
                 principal = request.principal
                 if whole_daemon:
                     check_operator(request.asker)
+                if offers is not None:
+                    check_acceptable(request, offers)
                 if needs_store:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
@@ -164,6 +180,15 @@ class Api:
 
         endpoint.__name__ = name
         return endpoint
+
+
+def _no_route(request: Request, error: BaseException | None) -> JobsvcError:
+    """Why there is none."""
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        request.header(b"Allow", allowed.encode())
+        return JobsvcError("method_not_allowed", f"Allowed here: {allowed}.")
+    return JobsvcError("not_found", "There is nothing at this path; GET /openapi.json lists what there is.")
 
 
 async def _refused(request: Request, error: JobsvcError) -> bytes:
@@ -187,14 +212,15 @@ def _job_id(text: str) -> bytes:
     return job_id
 
 
-def _check_path(path: bytes) -> None:
-    """Klein logs a failure for every path that is not UTF-8, and takes `//x` for `/x`: such ones never get there."""
-    try:
-        unquote_to_bytes(path).decode()
-    except UnicodeDecodeError:
-        raise JobsvcError("not_found", "The path is not UTF-8.") from None
-    if path.startswith(b"//"):
-        raise JobsvcError("not_found", "The path begins with two slashes.")
+def _offers(route: Route) -> frozenset[bytes] | None:
+    """The media types that the route answers in; None where Accept does not matter.
+
+    Health checks come from programs that send any Accept, and get their answer.
+    """
+    media = {kind.encode() for answer in route.answers.values() for kind in answer.media}
+    if not media or route.scope is None:
+        return None
+    return frozenset(media | JSON_LINES if media & JSON_LINES else media)
 
 
 def _rule(path: str) -> str:
@@ -231,6 +257,7 @@ def build_site(
     token_file: TokenFile | None = None,
     random_bytes: Callable[[int], bytes] = token_bytes,
     hosts: Iterable[str] = (),
+    behind_proxy: bool = False,
 ) -> Site:
     """The HTTP edge, ready to be listened with.
 
@@ -241,6 +268,7 @@ def build_site(
         token_file: where it lies; None: it stays as it is while the daemon runs.
         random_bytes: `random_bytes(n)`: n secret random bytes.
         hosts: names that clients may call this server by, beside loopback and the address they came in on.
+        behind_proxy: see `Site`.
     """
     body_max_bytes = max(JSON_BODY_MAX_BYTES, engine.config.args_max_bytes + ENVELOPE_BYTES)
     first = taken_apart(token)
@@ -248,7 +276,9 @@ def build_site(
         raise ValueError("the first token is none: jobsvc_<id>.<secret> is expected")
     registry = Registry(engine.store, first, token_file, clock, engine.now_us, random_bytes)
     edge = Edge(engine, daemon, clock, body_max_bytes, in_thread, registry, Tickets(random_bytes))
-    site = Site(Api(edge, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes)
+    site = Site(
+        Api(edge, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes, behind_proxy=behind_proxy
+    )
     registry.on_ended = lambda token_id: _cut(site, token_id)
     edge.metrics.open_connections = lambda: len(site.channels)
     return site

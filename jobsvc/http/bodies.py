@@ -1,6 +1,7 @@
 """F3: request bodies, decoded strictly. Not JSON is 400, JSON of the wrong shape 422 with a pointer, a form 415.
 
-msgspec lets three things pass inside `Raw` that others choke on: bad UTF-8, numbers beyond a double, and depth.
+msgspec lets pass inside `Raw` what others choke on: bad UTF-8, numbers beyond a double, depth; and everywhere NUL
+characters and repeated keys.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from jobsvc.http.limits import NESTING_MAX
+from jobsvc.http.duplicates import check_unique
+from jobsvc.http.limits import ELEMENTS_MAX, NESTING_MAX, UNIQUE_KEYS_BYTES
 from jobsvc.http.problems import not_json, wrong_shape
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
@@ -25,6 +27,10 @@ _LONG_NUMBER = re.compile(rb"[0-9]{300}")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
+_BOM = b"\xef\xbb\xbf"
+_NUL_ESCAPE = b"\\u0000"
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""Databases and C programs behind us take it for the end of the text. An escaped backslash before `u0000` is none."""
 _NDJSON = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/json"))
 _FORMS = frozenset((b"application/x-www-form-urlencoded", b"multipart/form-data"))
 
@@ -46,7 +52,7 @@ def media_type(request: Request) -> bytes:
         raise JobsvcError("media_type", "Compressed bodies are not understood; send it plain.")
     if given is None:
         return b""
-    if given[0] == b"application/json":
+    if given[0] == b"application/json" and len(given) == 1:
         return given[0]
     media, _, rest = given[0].lower().partition(b";")
     charset = re.search(rb"charset=\"?([^\s;\"]+)", rest)
@@ -56,7 +62,11 @@ def media_type(request: Request) -> bytes:
 
 
 def json_body(request: Request) -> bytes:
-    """The body, known to be meant as JSON; empty when there was none."""
+    """The body, known to be meant as JSON; empty when there was none.
+
+    Raises:
+        JobsvcError: media_type; bad_json for a key that stands twice, in bodies up to `UNIQUE_KEYS_BYTES`.
+    """
     body = request.body()
     if not body:
         return body
@@ -67,6 +77,8 @@ def json_body(request: Request) -> bytes:
         else:
             detail = "Content-Type: application/json is expected (curl --json sends it)."
         raise JobsvcError("media_type", detail)
+    if len(body) <= UNIQUE_KEYS_BYTES:
+        check_unique(body)
     return body
 
 
@@ -82,8 +94,14 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         if not body.isascii():
             body.decode()
+            if body.startswith(_BOM):
+                raise not_json(ValueError("it begins with a byte order mark"))
+        if _NUL_ESCAPE in body and _NUL.search(body) is not None:
+            raise not_json(ValueError("a string holds the character \\u0000"))
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if _many_brackets(body) and too_deep(body):
+            raise _nested() from None
         raise wrong_shape(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise not_json(error) from None
@@ -100,9 +118,9 @@ def decode_submit(body: bytes) -> Submit:
 
 
 def plain_throughout(lines: Sequence[bytes]) -> bool:
-    """Whether every line shorter than `SHORT_BYTES` is above suspicion: ASCII, and no number beyond a double."""
+    """Whether every line shorter than `SHORT_BYTES` is above suspicion: ASCII, no number beyond a double, no NUL."""
     block = b"\n".join(lines)
-    return block.isascii() and _EXPONENT.search(block) is None
+    return block.isascii() and _NUL_ESCAPE not in block and _EXPONENT.search(block) is None
 
 
 def suspicious(text: bytes) -> bool:
@@ -123,16 +141,33 @@ def _many_brackets(text: bytes) -> bool:
 
 
 def check_raw(raw: Raw | Any) -> None:
-    """Refuse numbers that no double holds, integers of thousands of digits, and deep nesting."""
+    """Refuse numbers that no double holds, integers of thousands of digits, deep nesting, and too many values."""
     if not isinstance(raw, Raw):
         return
     text = bytes(raw)
     if _many_brackets(text) and too_deep(text):
-        raise not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
+        raise _nested()
+    if len(text) > 2 * ELEMENTS_MAX and too_many(text):
+        raise not_json(ValueError(f"more than {ELEMENTS_MAX} values"))
     try:
         _any_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_json(error) from None
+
+
+def _nested() -> JobsvcError:
+    return not_json(ValueError(f"nested more than {NESTING_MAX} deep"))
+
+
+def too_many(text: bytes) -> bool:
+    """Whether `text`, which is sound JSON, holds more than `ELEMENTS_MAX` items and members."""
+    if _separators(text) <= ELEMENTS_MAX:
+        return False
+    return _separators(_STRING.sub(b"", text)) > ELEMENTS_MAX
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def too_deep(text: bytes) -> bool:

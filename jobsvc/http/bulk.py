@@ -25,7 +25,7 @@ from jobsvc.http.limits import (
     BULK_UNREAD_BYTES,
 )
 from jobsvc.http.problems import internal
-from jobsvc.http.request import Upload
+from jobsvc.http.upload import Upload
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job, Submit
 from jobsvc.model.limits import BULK_ATOMIC_MAX, BULK_LINES_MAX

@@ -200,14 +200,11 @@ async def _answer(
                 edge.engine.counters.update(("bulk_refusals", error.code) for error in group.refused.values())
             if full:
                 async for lines in job_lines(edge, request, group):
-                    outlet.write(lines)
-                    await outlet.room()
+                    await outlet.send(lines)
             else:
-                outlet.write(id_lines(group, instance))
-                await outlet.room()
+                await outlet.send(id_lines(group, instance))
         while outcomes is not None and (lines := await outcomes.next_lines()):
-            outlet.write(lines)
-            await outlet.room()
+            await outlet.send(lines)
     finally:
         del edge.outlets[outlet]
         outlet.close()

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 from jobsvc.model.limits import KIB, MIB
 
-REQUEST_DEADLINE_S = 60.0
-"""A request, head and body, has to be in within this, plus its length at `REQUEST_MIN_BYTES_PER_S`."""
-REQUEST_MIN_BYTES_PER_S = 16 * KIB
-"""Slower bodies are cut: a slow sender must not hold memory for hours."""
+HEAD_DEADLINE_S = 10.0
+"""A head has to be in within this from its first byte, whatever trickles in meanwhile: 408, then closed."""
+BODY_GRACE_S = 10.0
+"""Start of a body, before its rate is looked at: a slow link may need a moment."""
+BODY_MIN_BYTES_PER_S = KIB
+"""A body that comes slower than this, on average since its start and beyond the grace, is cut: 408."""
 IDLE_S = 60.0
 """A connection between two requests, and a streamed upload without a byte, is closed after this."""
 WRITE_STALL_S = 30.0
 """A client that takes nothing of a waiting reply for this long is cut off; streams can be resumed."""
-SWEEP_S = 5.0
-"""How often connections are looked over for the three limits above: one timer for all of them."""
+SWEEP_S = 1.0
+"""How often connections in the middle of a request are looked over: one timer for all of them."""
+SWEEP_ALL_S = 5.0
+"""How often the idle and the blocked ones are looked over too: there may be 20,000, and half a minute is long."""
 LINGER_S = 2.0
 """After an early refusal we read and discard this long, or the client sees a reset instead of the reply."""
+DISCARD_BYTES = 64 * KIB
+"""A body that is refused by its head is read away up to this length, so that the connection lives on."""
 CONNECTIONS_MAX = 20_000
 """Open connections; each costs about 10 KiB."""
+OPEN_FILES_SHARE = 0.8
+"""Of the process's open files, what connections may take; workers, database and logs need the rest."""
+UNPROVEN_PER_ADDRESS_MAX = 64
+"""Connections of one address that have not yet sent a full, authorised request. A browser opens six."""
+REFUSALS_MAX = 64
+"""Connections over a cap that are told so at the same time; more are closed without a word."""
+REFUSAL_LOG_S = 10.0
+"""A flood of connections makes one line in the log in this time."""
+REQUESTS_PER_CONNECTION = 10_000
+"""Then the connection closes with its reply: what leaks per connection stays small, balancers can shift load."""
+WRITE_SLICE_BYTES = 64 * KIB
+"""A large reply goes to the connection in pieces of this; the next when the client has taken what was written."""
+REPLIES_HELD_BYTES = 256 * MIB
+"""Large replies that wait for their readers, all together; beyond it one more is refused until some are gone. A stall
+limit bounds how long each of them stays."""
+HEADERS_COUNT_MAX = 500
+"""Header lines of one request; browsers send about twenty."""
+LENGTH_DIGITS_MAX = 18
+"""A Content-Length of more digits is over any limit; Python refuses numbers of 4,300 digits with an exception."""
 BODY_HARD_FACTOR = 4
 """A body over the limit is read and thrown away up to this many times the limit, so that the connection lives on."""
 ENVELOPE_BYTES = 64 * KIB
@@ -42,5 +67,12 @@ ATOMIC_ERRORS_MAX = 100
 """Bad lines named in the refusal of an atomic upload."""
 REQUEST_ID_MAX_CHARS = 64
 """A client's own X-Request-ID; a longer one is replaced."""
+ECHO_MAX_CHARS = 200
+"""Of a client's own words (a field's name, a task's), what a problem document repeats."""
+ELEMENTS_MAX = 100_000
+"""Values in one body: each costs a Python object of 30 bytes or more wherever it is decoded."""
+UNIQUE_KEYS_BYTES = 64 * KIB
+"""Bodies up to this length are looked through for a key that stands twice in one object; longer ones, and bulk lines,
+take the last."""
 NESTING_MAX = 64
 """Depth of arrays and objects: more is an attack or a mistake, and every reader after us recurses."""

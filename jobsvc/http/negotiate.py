@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from jobsvc.http.request import Request
@@ -17,12 +18,39 @@ MEDIA: dict[Form, bytes] = {
     "ndjson": b"application/x-ndjson",
     "bytes": b"application/octet-stream",
 }
-_FORMS: dict[bytes, Form] = {media: form for form, media in MEDIA.items()} | {b"application/jsonl": "ndjson"}
+JSON_LINES = frozenset((b"application/x-ndjson", b"application/jsonl"))
+"""Two names of one thing."""
+_FORMS: dict[bytes, Form] = {media: form for form, media in MEDIA.items()} | dict.fromkeys(
+    JSON_LINES, "ndjson"
+)
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,6})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
 _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"(?:[ ]*;[ ]*[a-z*][a-z0-9_.*-]*(?:=[!-:<-~]*)?)*')
 """A string of structured fields (RFC 9651, section 3.3.3), with parameters, which mean nothing here."""
 _ESCAPED = re.compile(r"\\(.)")
+_ZERO = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:$|;)", re.IGNORECASE)
+"""`q=0`: not this one."""
 _NUMBER = re.compile(rb"\d{1,18}")
+
+
+def check_acceptable(request: Request, offers: frozenset[bytes]) -> None:
+    """Raise `not_acceptable` when the Accept header rules out every media type in `offers` (RFC 9110, 12.5.1)."""
+    accept = request.requestHeaders.getRawHeaders(b"accept")
+    if accept is None or accept[0] == b"*/*" or accept[0] in offers:
+        return
+    if not any(_accepted(accept, media) for media in offers):
+        raise JobsvcError("not_acceptable", f"To be had here: {b', '.join(sorted(offers)).decode()}.")
+
+
+def _accepted(accept: Sequence[bytes], media: bytes) -> bool:
+    """Whether this media type is welcome: the most exact range that names it decides."""
+    of_kind = media.partition(b"/")[0] + b"/*"
+    best, welcome = -1, False
+    for part in b",".join(accept).split(b","):
+        words, _, parameters = part.strip().lower().partition(b";")
+        exactness = {media: 2, of_kind: 1, b"*/*": 0}.get(words.strip(), -1)
+        if exactness > best:
+            best, welcome = exactness, _ZERO.search(parameters) is None
+    return welcome
 
 
 def form_of(request: Request, *, default: Form) -> Form:
@@ -31,8 +59,9 @@ def form_of(request: Request, *, default: Form) -> Form:
     if accept is None or accept[0] == b"*/*":
         return default
     for part in b",".join(accept).split(b","):
-        form = _FORMS.get(part.partition(b";")[0].strip().lower())
-        if form is not None:
+        media, _, parameters = part.partition(b";")
+        form = _FORMS.get(media.strip().lower())
+        if form is not None and _ZERO.search(parameters) is None:
             return form
     return default
 

@@ -1,6 +1,7 @@
 """F3: a reply that goes on: written in pieces as its client takes them, with heartbeats into silence.
 
-Bounded: a writer that awaits `room()` before each piece holds one piece, however slow the client is.
+Bounded: a writer that awaits `send()` of each piece holds one piece, and its connection two slices of it, however slow
+the client is.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
+from jobsvc.http.limits import WRITE_SLICE_BYTES
 from jobsvc.http.request import Request
 from jobsvc.model.limits import HEARTBEAT_S
 from jobsvc.runtime.waiting import Waiters
@@ -33,13 +35,23 @@ class Outlet:
         if heartbeat:
             self._beating = clock.callLater(HEARTBEAT_S, self._beat)
 
+    async def send(self, data: bytes) -> None:
+        """Write one piece, slice by slice; returns when the client takes more."""
+        if len(data) <= WRITE_SLICE_BYTES:
+            self.write(data)
+            await self.room()
+            return
+        for at in range(0, len(data), WRITE_SLICE_BYTES):
+            self.write(data[at : at + WRITE_SLICE_BYTES])
+            await self.room()
+
     async def room(self) -> None:
         """Returns when the client takes more."""
         while self._paused:
             await self._resumed.wait()
 
     def write(self, data: bytes) -> None:
-        """One piece."""
+        """Write a short piece now."""
         if data:
             self._wrote_s = self._clock.seconds()
             self._request.write(data)

@@ -13,10 +13,12 @@ import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from jobsvc.http.limits import ECHO_MAX_CHARS
 from jobsvc.model.errors import Code, JobsvcError
 
 MEDIA = b"application/problem+json"
 _TYPE_PREFIX = "urn:jobsvc:problem:"
+_MARKUP = re.compile(rb"[<>&]")
 _POINTER_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -60,6 +62,13 @@ PROBLEM_TYPES: dict[Code, ProblemType] = {
     "purged": ProblemType(410, "The job was there and has been removed"),
     "disk_full": ProblemType(507, "The disk is full", "service", retry_safe=True),
     "internal": ProblemType(500, "An error inside the daemon", "service"),
+    # What goes wrong before there is a request to speak of.
+    "bad_request": ProblemType(400, "This is not a sound HTTP request"),
+    "not_acceptable": ProblemType(406, "Not to be had in any of these media types"),
+    "request_timeout": ProblemType(408, "The request came too slowly", retry_safe=True),
+    "uri_too_long": ProblemType(414, "The request line is too long"),
+    "expectation_failed": ProblemType(417, "This expectation cannot be met"),
+    "headers_too_large": ProblemType(431, "The headers are too large"),
 }
 
 _log = Logger()
@@ -89,8 +98,13 @@ def document(error: JobsvcError, instance: str) -> dict[str, Any]:
 
 
 def encoded(error: JobsvcError, instance: str) -> bytes:
-    """The problem as JSON."""
-    return _encode(document(error, instance))
+    """The problem as JSON. What a client sent and the detail repeats can never be taken for markup."""
+    text = _encode(document(error, instance))
+    return _MARKUP.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0])
 
 
 def status_of(error: JobsvcError) -> int:
@@ -108,6 +122,11 @@ def internal(failure: Failure, what: str) -> JobsvcError:
     return JobsvcError("internal", f"Unexpected error; the log has it as incident {incident}.")
 
 
+def shortened(text: str) -> str:
+    """A text that a client had a hand in, cut: a reply must not grow with what it refuses."""
+    return text if len(text) <= ECHO_MAX_CHARS else text[:ECHO_MAX_CHARS] + "…"
+
+
 def not_json(error: Exception) -> JobsvcError:
     """The body cannot be read as JSON at all."""
     return JobsvcError("bad_json", f"The body is not JSON: {str(error) or type(error).__name__}.")
@@ -120,7 +139,7 @@ def wrong_shape(error: msgspec.ValidationError, root: str = "") -> JobsvcError:
         root: pointer of the value that was decoded, put before the path.
     """
     detail, pointer = pointer_of(str(error))
-    pointer = root + pointer
+    detail, pointer = shortened(detail), shortened(root + pointer)
     text = f"{pointer or 'the body'}: {detail}"
     return JobsvcError("invalid_field", text, errors=[{"pointer": pointer, "detail": detail}])
 

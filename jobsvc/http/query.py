@@ -102,7 +102,7 @@ def _some_of(choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
         parts = tuple(text.split(","))
         for part in parts:
             if part not in choices:
-                raise ValueError(f"{part!r} is none of {', '.join(choices)}")
+                raise ValueError(f"{part[:64]!r} is none of {', '.join(choices)}")
         return parts
 
     return parse

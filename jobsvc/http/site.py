@@ -1,7 +1,7 @@
-"""F3: the HTTP server: connections and their limits. What a request means is the application's affair.
+"""F3: the HTTP server: its connections, their number and their deadlines. What a request means is the application's.
 
-Twisted has no body limit, no deadline for a whole request and no cap on connections; they are here. One sweep looks
-over all connections, so that a request costs no timers.
+Twisted has no deadline for a whole request and no cap on connections; they are here. One sweep looks over all
+connections, so that a request costs no timers.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ from email.utils import formatdate
 from typing import Any, Protocol
 from uuid import uuid4
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web import http, server
+from twisted.web import server
 
 from jobsvc.http.budget import Budget
-from jobsvc.http.limits import (
-    BODY_HARD_FACTOR,
-    CONNECTIONS_MAX,
-    IDLE_S,
-    LINGER_S,
-    REQUEST_DEADLINE_S,
-    REQUEST_MIN_BYTES_PER_S,
-    SWEEP_S,
-    WRITE_STALL_S,
-)
-from jobsvc.http.request import Request
+from jobsvc.http.channel import Channel
+from jobsvc.http.crowd import Crowd, Refusal, connections_allowed, counted_address, may_be_told
+from jobsvc.http.limits import BODY_HARD_FACTOR, REFUSAL_LOG_S, SWEEP_ALL_S, SWEEP_S
+from jobsvc.http.problems import MEDIA, encoded
+from jobsvc.http.request import Request, status_line
+from jobsvc.model.errors import JobsvcError
 
 
 class Application(Protocol):
     """Who handles requests."""
+
+    def admit(self, request: Request) -> None:
+        """Raise `JobsvcError` for a request that its head alone refuses. Called for each, before its body is read."""
 
     def handle(self, request: Request) -> None:
         """Answer it, now or later. Called when its body is complete, or at its head for a streamed one."""
@@ -44,168 +41,6 @@ class Application(Protocol):
         """A request has been answered."""
 
 
-class Channel(http.HTTPChannel):
-    """One connection.
-
-    Attributes:
-        waits_since: since when this side waits for bytes of the client; None while a request is being handled.
-        blocked_since: since when the client takes nothing of what is written; None when it does.
-    """
-
-    site: Site
-    factory: Site
-    transport: Any  # a TCP or Unix socket, or TLS over one: no interface names all that is used of them
-    _networkProducer: Any
-    waits_since: float | None = None
-    blocked_since: float | None = None
-    _receiving = False
-    _body_paused = False
-    _lingering: IDelayedCall | None = None
-
-    # -- life
-
-    def connectionMade(self) -> None:
-        """Count it."""
-        super().connectionMade()
-        self.waits_since = self.site.reactor.seconds()
-        self.site.channels.add(self)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Forget it."""
-        self.site.channels.discard(self)
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
-        super().connectionLost(reason)
-
-    def check(self, now: float) -> None:
-        """Close it when it is over a limit."""
-        if self._lingering is not None:
-            return
-        if self.blocked_since is not None and now - self.blocked_since >= WRITE_STALL_S:
-            self.transport.abortConnection()
-        elif self.waits_since is not None and now - self.waits_since >= self._allowed_s():
-            if self._receiving or self.transport.disconnecting:
-                self.transport.abortConnection()  # who sent half a request may also refuse to read
-            else:
-                self.loseConnection()
-
-    def _allowed_s(self) -> float:
-        if not self._receiving:
-            return IDLE_S
-        request: Request | None = self.requests[-1] if self.requests else None
-        if request is None:
-            return REQUEST_DEADLINE_S
-        if request.upload is not None:
-            return IDLE_S  # a stream may last for hours; `waits_since` moves with every piece
-        size = request.received_bytes if request.length is None else request.length
-        return REQUEST_DEADLINE_S + size / REQUEST_MIN_BYTES_PER_S
-
-    # -- receiving
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes of the client."""
-        if self._lingering is not None:
-            return
-        if not self._handlingRequest:
-            if not self._receiving:
-                self._receiving = True
-                self.waits_since = self.site.reactor.seconds()
-            elif self._uploading():
-                self.waits_since = None if self._body_paused else self.site.reactor.seconds()
-        super().dataReceived(data)
-
-    def lineReceived(self, line: bytes) -> None:
-        """A line of the head."""
-        if self._lingering is None:
-            super().lineReceived(line)
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """A piece of the body."""
-        if self._lingering is None:
-            super().rawDataReceived(data)
-
-    def allHeadersReceived(self) -> None:
-        """The head is complete. 100 Continue is sent only for what is not already refused."""
-        request: Request = self.requests[-1]
-        self.persistent = self.checkPersistence(request, self._version)
-        request.begin(self._command, self._path, self._version, self.length)
-        if self._lingering is None and not request.startedWriting and self.length != 0:
-            expect = request.requestHeaders.getRawHeaders(b"expect")
-            if expect and expect[0].lower() == b"100-continue" and self._version == b"HTTP/1.1":
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def allContentReceived(self) -> None:
-        """The body is complete."""
-        if self._lingering is None:
-            self._receiving = False
-            self.waits_since = None
-            super().allContentReceived()
-
-    def pause_body(self) -> None:
-        """Stop reading the body."""
-        self._body_paused = True
-        self.waits_since = None
-        self._networkProducer.pauseProducing()
-
-    def resume_body(self) -> None:
-        """Read on."""
-        if self._body_paused:
-            self._body_paused = False
-            if self._receiving:
-                self.waits_since = self.site.reactor.seconds()
-            self._networkProducer.resumeProducing()
-
-    def _uploading(self) -> bool:
-        return self._receiving and bool(self.requests) and self.requests[-1].upload is not None
-
-    # -- writing
-
-    def cut(self) -> None:
-        """Send what was written, then close, whatever the reply lacks; the sweep aborts a client that reads nothing."""
-        self.waits_since = self.site.reactor.seconds()
-        self.loseConnection()
-
-    def pauseProducing(self) -> None:
-        """The client takes replies too slowly. A body that is being received goes on: the store slows it, not we."""
-        if self.blocked_since is None:
-            self.blocked_since = self.site.reactor.seconds()
-        self._waitingForTransport = True
-        if self._requestProducer is not None:
-            self._requestProducer.pauseProducing()
-        if not self._handlingRequest and not self._uploading():
-            self._networkProducer.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """The client has taken what was written."""
-        self.blocked_since = None
-        self._waitingForTransport = False
-        if self._requestProducer is not None:
-            self._requestProducer.resumeProducing()
-        if not self._handlingRequest and not self._body_paused:
-            self._networkProducer.resumeProducing()
-
-    def requestDone(self, request: Request) -> None:  # noqa: N802 - Twisted's name
-        """The reply is written."""
-        if request.body_done:
-            self.waits_since = self.site.reactor.seconds()
-            super().requestDone(request)
-        else:
-            self._linger(request)
-
-    def _linger(self, request: Request) -> None:
-        """The reply came before the end of the body: close our side, discard what still comes, then close."""
-        self.requests.remove(request)
-        self.waits_since = None
-        self._networkProducer.unregisterProducer()
-        half_close = None if self.isSecure() else getattr(self.transport, "loseWriteConnection", None)
-        if half_close is None:  # TLS cannot close one side
-            self._lingering = self.callLater(LINGER_S, self.transport.loseConnection)
-        else:
-            half_close()
-            self._lingering = self.callLater(LINGER_S, self.transport.abortConnection)
-        self.transport.resumeProducing()
-
-
 class Site(server.Site):
     """The factory of connections.
 
@@ -214,7 +49,14 @@ class Site(server.Site):
         clock: for deadlines; injected.
         now_us: the wall clock, for the Date header.
         body_max_bytes: a body above this is answered with 413.
-        connections_max: connections above this are closed at once.
+        connections_max: connections there may be at once; None = what the process has open files for.
+        behind_proxy: a proxy of our own is in front: the client is who its X-Forwarded-For names last, and connections
+            are not counted by address.
+
+    Attributes:
+        channels: all connections.
+        receiving: those of them that may be in the middle of a request.
+        held_bytes: of large replies that are not written to their end.
     """
 
     _log = Logger()
@@ -229,7 +71,8 @@ class Site(server.Site):
         now_us: Callable[[], int],
         *,
         body_max_bytes: int,
-        connections_max: int = CONNECTIONS_MAX,
+        connections_max: int | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         # No resource tree and no idle timer per connection: `application` routes, the sweep times.
         super().__init__(None, reactor=clock, timeout=None, parsePOSTFormSubmission=False)
@@ -237,30 +80,93 @@ class Site(server.Site):
         self.body_max_bytes = body_max_bytes
         self.budget = Budget(clock.seconds)
         self.body_hard_max_bytes = body_max_bytes * BODY_HARD_FACTOR
-        self.connections_max = connections_max
+        self.behind_proxy = behind_proxy
+        self.crowd = Crowd(connections_allowed() if connections_max is None else connections_max)
         self.channels: set[Channel] = set()
+        self.receiving: set[Channel] = set()
         self.streams_body = application.streams_body
+        self.held_bytes = 0
+        self._refusals: set[Refusal] = set()
+        self._refusal_logged_s: float | None = None
         self._now_us = now_us
         self._sweeping: LoopingCall | None = None
+        self._all_swept_s = 0.0
         self._date: tuple[int, bytes] = (-1, b"")
         self._ids_prefix = uuid4().hex[:12].encode()
         self._ids = 0
 
+    # -- connections
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection, or None when there are too many."""
-        if len(self.channels) >= self.connections_max:
-            self._log.warn(
-                "{count} connections are open: one more refused", count=len(self.channels), action="refused"
-            )
-            return None
+        """A connection, or what turns it away when there are too many."""
+        address = None if self.behind_proxy else counted_address(addr)
+        if not self.crowd.room_for(address):
+            return self._refusal("This address has too many connections without an authorised request.")
+        if len(self.channels) >= self.crowd.places:
+            oldest = self.crowd.gives_way()
+            if oldest is None:
+                return self._refusal("Too many connections are open.")
+            self.forget(oldest)
+            oldest.transport.abortConnection()
         if self._sweeping is None:
             self._sweeping = LoopingCall(self._sweep)
             self._sweeping.clock = self.reactor
             self._sweeping.start(SWEEP_S, now=False)
-        return super().buildProtocol(addr)
+            self._all_swept_s = self.reactor.seconds()
+        channel: Any = super().buildProtocol(addr)
+        channel.address = address
+        return channel
+
+    def arrived(self, channel: Channel) -> None:
+        """A connection is open."""
+        self.channels.add(channel)
+        self.crowd.came(channel)
+
+    def forget(self, channel: Channel) -> None:
+        """A connection is gone, or as good as gone."""
+        self.channels.discard(channel)
+        self.receiving.discard(channel)
+        self.crowd.proved(channel)
+
+    def _refusal(self, why: str) -> Refusal:
+        now = self.reactor.seconds()
+        if self._refusal_logged_s is None or now - self._refusal_logged_s >= REFUSAL_LOG_S:
+            self._refusal_logged_s = now
+            self._log.warn(
+                "{count} connections are open, one more is refused: {why}",
+                count=len(self.channels),
+                why=why,
+                action="refused",
+            )
+        reply = self._overloaded(why) if may_be_told(self._refusals) else b""
+        return Refusal(reply, self.reactor, self._refusals)
+
+    def _overloaded(self, why: str) -> bytes:
+        """A whole reply, made without a request."""
+        instance = self.next_request_id()
+        body = encoded(JobsvcError("overloaded", why, retry_after_s=1), instance.decode())
+        return (
+            b"%bRetry-After: 1\r\nConnection: close\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (
+                status_line(503, instance, self.date()),
+                MEDIA,
+                len(body),
+                body,
+            )
+        )
+
+    # -- time
 
     def _sweep(self) -> None:
         now = self.reactor.seconds()
+        if now - self._all_swept_s < SWEEP_ALL_S:
+            for channel in list(self.receiving):
+                if channel.between_requests:
+                    self.receiving.discard(channel)
+                else:
+                    channel.check(now)
+            return
+        self._all_swept_s = now
         for channel in list(self.channels):
             channel.check(now)
         if not self.channels:

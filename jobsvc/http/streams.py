@@ -26,7 +26,7 @@ async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> b
     job = await edge.engine.get(job_id, request.tenant)
     resumed = last_event(request)
     after = query.get("from", 1) - 1 if resumed is None else resumed
-    if resumed is not None and job.done and resumed >= job.seq:
+    if resumed is not None and job.done and resumed == job.seq:
         return request.reply(204, b"", b"")
     if resumed is not None and resumed > job.seq:
         after = 0  # a number from nowhere: rather everything again than nothing
@@ -116,10 +116,9 @@ async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, 
             data, cut = _rendered(render, chunks)
             if not request.startedWriting:
                 request.stream(status, media)
-            outlet.write(data)
+            await outlet.send(data)
             if cut:
                 break
-            await outlet.room()
         else:
             if not request.startedWriting:
                 request.stream(status, media)

@@ -12,6 +12,7 @@ Code = Literal[
     "method_not_allowed", "invalid_args", "invalid_field", "key_reused", "conflict", "cannot_kill", "stale",
     "precondition_required", "too_large", "media_type", "job_failed", "rate_limited", "queue_full", "draining",
     "overloaded", "wait_over", "purged", "disk_full", "internal",
+    "bad_request", "not_acceptable", "request_timeout", "uri_too_long", "expectation_failed", "headers_too_large",
 ]  # fmt: skip
 CODES: tuple[str, ...] = get_args(Code)
 

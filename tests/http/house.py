@@ -199,8 +199,11 @@ class House:
         *,
         raw: bytes | None = None,
     ) -> Reply:
-        """One request whose reply comes at once."""
-        return self.start(method, target, value, headers, raw=raw).reply()
+        """One request whose reply comes at once, on a connection that ends with it."""
+        wire = self.start(method, target, value, headers, raw=raw)
+        reply = wire.reply()
+        wire.leave()
+        return reply
 
     def submit(self, task: str = "echo", **fields: Any) -> dict[str, Any]:
         """A new job."""

@@ -55,7 +55,7 @@ def test_one_line_a_request_without_its_query(house: House, written: Written) ->
     house.ask("GET", "/v1/jobs?label.x=hunter2", headers={"X-Request-ID": "mine-7"})
     (line,) = written.of("access")
     assert (line["level"], line["request_id"]) == ("debug", "mine-7")
-    assert line["message"].startswith("192.168.1.1 GET /v1/jobs 200 in 0.0")
+    assert line["message"].startswith("127.0.0.1 GET /v1/jobs 200 in 0.0")
     assert (line["fields"]["status"], line["fields"]["route"]) == (200, "jobs.list")
     assert "hunter2" not in str(written.json)
 
@@ -66,7 +66,7 @@ def test_hostile_requests_stay_on_their_line(house: House, written: Written) -> 
     for path in (b"/%0d%0aERROR%20forged", b"/\x1b[2J\xe2\x80\xae", f"/{TOKEN}".encode()):
         house.wire().send(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
     house.ask("POST", "/v1/jobs", {"task": "a\r\nERROR forged", "labels": {"x": "\x1b]0;forged\x07"}})
-    assert len(written.of("access")) == 3  # the raw one is no request
+    assert len(written.of("access")) == 4  # one of them was never a whole request
     for line in (*written.json, *written.human):
         assert line.isprintable(), line
         assert TOKEN not in line

@@ -320,10 +320,12 @@ def test_a_quiet_upload_is_cut_and_a_slow_one_is_not(house: House) -> None:
     """Streams may last; silence may not."""
     wire = begin(house)
     for n in range(5):
-        house.after(limits.IDLE_S - limits.SWEEP_S)
+        house.after(limits.IDLE_S - limits.SWEEP_ALL_S)
         wire.send(piece(LINE % n))
     assert not wire.transport.aborted
-    house.after(limits.IDLE_S + limits.SWEEP_S)
+    house.after(limits.IDLE_S + limits.SWEEP_ALL_S)
+    assert wire.reply().status == 408
+    house.after(limits.LINGER_S)
     wire.drop()
 
 

@@ -142,7 +142,7 @@ def test_every_code_has_its_type() -> None:
     assert set(PROBLEM_TYPES) == set(CODES)
     assert all(400 <= kind.status < 600 for kind in PROBLEM_TYPES.values())
     assert {code for code, kind in PROBLEM_TYPES.items() if kind.retry_safe} == {
-        "rate_limited", "queue_full", "draining", "overloaded", "disk_full",
+        "rate_limited", "queue_full", "draining", "overloaded", "disk_full", "request_timeout",
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from tests.http.house import House
 
 COUNTED = (
     "queued",
+    "waiting",
     "running",
     "slots",
     "orphans",

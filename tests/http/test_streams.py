@@ -127,9 +127,9 @@ def test_a_reader_that_takes_nothing_is_cut_off(house: House) -> None:
     job = house.submit()
     wire = house.start("GET", f"/v1/jobs/{job['id']}/events", headers=NDJSON)
     wire.channel.pauseProducing()
-    house.after(limits.WRITE_STALL_S - limits.SWEEP_S)
+    house.after(limits.WRITE_STALL_S - limits.SWEEP_ALL_S)
     assert not wire.transport.aborted
-    house.after(limits.SWEEP_S)
+    house.after(limits.SWEEP_ALL_S)
     wire.drop()
     house.worker.succeed(house.worker.started[0])
     assert house.ask("GET", f"/v1/jobs/{job['id']}").json()["done"] is True

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from jobsvc.http.site import Channel, Site
+from jobsvc.http.channel import Channel
+from jobsvc.http.site import Site
 
 TOKEN = "jobsvc_test.secret"
 
@@ -33,8 +34,8 @@ class Reply(msgspec.Struct):
 class MemoryTransport(StringTransport):
     """A socket whose client can be slow, leave, or close one side."""
 
-    def __init__(self) -> None:
-        super().__init__(hostAddress=IPv4Address("TCP", "127.0.0.1", 8787))
+    def __init__(self, peer: IPv4Address | IPv6Address) -> None:
+        super().__init__(hostAddress=IPv4Address("TCP", "127.0.0.1", 8787), peerAddress=peer)
         self.half_closed = False
         self.aborted = False
 
@@ -49,13 +50,13 @@ class MemoryTransport(StringTransport):
 class Wire:
     """One connection. `sent` is all that the server wrote."""
 
-    def __init__(self, site: Site) -> None:
-        self.transport = MemoryTransport()
+    def __init__(self, site: Site, peer: str = "127.0.0.1") -> None:
+        address = (IPv6Address if ":" in peer else IPv4Address)("TCP", peer, 50000)
+        self.transport = MemoryTransport(address)
         self.site = site
-        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 50000))
-        assert isinstance(channel, Channel)
-        self.channel = channel
-        channel.makeConnection(self.transport)
+        self.channel: Any = site.buildProtocol(address)
+        self.welcome = isinstance(self.channel, Channel)
+        self.channel.makeConnection(self.transport)
 
     # -- the client's side
 
@@ -101,35 +102,43 @@ class Wire:
 
     def replies(self) -> list[Reply]:
         """All replies so far; the last one may not be whole."""
-        rest = self.sent
-        out: list[Reply] = []
-        while rest:
-            head, found, rest = rest.partition(b"\r\n\r\n")
-            assert found, head
-            first, *lines = head.decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            status = int(first.split()[1])
-            if status == 100:
-                continue
-            if "content-length" in headers:
-                length = int(headers["content-length"])
-                body, rest = rest[:length], rest[length:]
-                out.append(Reply(status, headers, body, len(body) == length))
-            elif "transfer-encoding" in headers:
-                body, rest, whole = _unchunked(rest)
-                out.append(Reply(status, headers, body, whole))
-            elif status in (204, 304):
-                out.append(Reply(status, headers, b"", whole=True))
-            else:
-                out.append(Reply(status, headers, rest, self.transport.disconnecting))
-                rest = b""
-        return out
+        return parse_replies(self.sent, ended=self.transport.disconnecting)
 
     def reply(self) -> Reply:
         """The only reply, whole."""
         [reply] = self.replies()
         assert reply.whole, reply
         return reply
+
+
+def parse_replies(rest: bytes, *, ended: bool) -> list[Reply]:
+    """All replies in these bytes; the last one may not be whole.
+
+    Args:
+        ended: the server has closed its side: a reply without length is whole then.
+    """
+    out: list[Reply] = []
+    while rest:
+        head, found, rest = rest.partition(b"\r\n\r\n")
+        assert found, head
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        status = int(first.split()[1])
+        if status == 100:
+            continue
+        if "content-length" in headers:
+            length = int(headers["content-length"])
+            body, rest = rest[:length], rest[length:]
+            out.append(Reply(status, headers, body, len(body) == length))
+        elif "transfer-encoding" in headers:
+            body, rest, whole = _unchunked(rest)
+            out.append(Reply(status, headers, body, whole))
+        elif status in (204, 304):
+            out.append(Reply(status, headers, b"", whole=True))
+        else:
+            out.append(Reply(status, headers, rest, ended))
+            rest = b""
+    return out
 
 
 def _unchunked(data: bytes) -> tuple[bytes, bytes, bool]:
