@@ -86,7 +86,7 @@ class Daemon(Service):
         self._reactor: Any = reactor
         self._owns_process = owns_process
         self._background = Background()
-        self._listeners = Listeners(reactor)
+        self._listeners = Listeners(reactor, behind_proxy=getattr(config, "behind_proxy", False))
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
