@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from jobsvc.model.audit import Head
 from jobsvc.model.errors import Exit
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
@@ -212,6 +213,12 @@ class Store(Protocol):
 
     def purge(self, before: int, limit: int) -> Deferred[int]:
         """Retention: remove up to `limit` jobs that ended before `before`; how many went."""
+
+    def anchor(self, head: Head, at: int) -> Deferred[None]:
+        """Remember where the audit log stands, so that a cut-off end is noticed."""
+
+    def audit_head(self) -> Deferred[Head | None]:
+        """Where the audit log stood last; None before the first time."""
 
     # -- reads; rows come without large texts unless asked
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:

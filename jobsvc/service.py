@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.http.api import Api, build_site
+from jobsvc.http.auditing import AuditTrail
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
@@ -43,6 +44,7 @@ from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Store, Worker
 from jobsvc.runtime.threads import NamedPool
 from jobsvc.runtime.waiting import Background, within
+from jobsvc.store.audit_file import AuditFile
 from jobsvc.store.connection import StoreRefused
 from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
@@ -129,6 +131,11 @@ class Daemon(Service):
             counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
+        self._audit_thread = NamedPool(cast("Any", reactor), "jobsvc-audit", 1, 1)
+        self.trail: AuditTrail | None = None
+        if getattr(config, "audit", True):
+            log = AuditFile(config.data_dir, self.boot, now_us)
+            self.trail = AuditTrail(cast("Any", reactor), now_us, self._audit_thread.run, log, self.store)
         self.is_ready = False
         self._status = 0  # to end with
         self._watch: ModuleWatch | None = None
@@ -150,7 +157,9 @@ class Daemon(Service):
             token = self.folder.token()
         except FolderRefused as error:
             raise _refusal(str(error)) from None
-        self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
+        self.site = build_site(
+            self.engine, self, self._reactor, self._metrics_thread.run, token=token, trail=self.trail
+        )
         self.api = cast("Api", self.site.application)
         try:
             for description in self.config.listen:
@@ -167,6 +176,8 @@ class Daemon(Service):
         await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
+        if self.trail is not None:
+            await self.trail.begin()
         await self.pool.start()
         await self.engine.start()
         self.is_ready = True
@@ -332,6 +343,9 @@ class Daemon(Service):
         await self._listeners.close()
         await self._background.drained()
         await self._metrics_thread.stop()
+        if self.trail is not None:
+            await self.trail.close()
+        await self._audit_thread.stop()
         try:
             if was_ready or self._started is not None:
                 await self.store.close()

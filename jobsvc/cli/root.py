@@ -29,6 +29,7 @@ _COMMANDS = {
     "info": "daemon",
     "reload": "daemon",
     "db": "database",
+    "audit": "auditing",
     "completion": "completing",
 }
 """Command → module of this package that holds it, as `<name>_command`; imported when it is used."""

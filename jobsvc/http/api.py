@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.api_daemon import Described
+from jobsvc.http.auditing import REFUSED, Trail
 from jobsvc.http.auth import Gate
 from jobsvc.http.edge import Daemon, Edge, InThread
 from jobsvc.http.hosts import HostGuard
@@ -35,6 +36,8 @@ from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
 
 Endpoint = Callable[..., Any]
+_SAFE = frozenset(("GET", "HEAD"))
+"""Methods that change nothing; whatever comes with another goes to the audit log."""
 
 
 START_RETRY_S = 1
@@ -85,6 +88,8 @@ class Api:
         """A request has been answered."""
         # Methods nobody serves are lumped together: a client must not be able to make endless series.
         method = request.method.decode("ascii", "replace") if request.route_name != "none" else "other"
+        if self.edge.trail is not None and request.code in REFUSED:
+            self.edge.trail.refused(request)
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
 
     # -- inside
@@ -105,6 +110,7 @@ class Api:
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
         scope = route.scope
         needs_store = route.path.startswith("/v1/")
+        trail = None if route.method in _SAFE else edge.trail
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
@@ -114,6 +120,7 @@ class Api:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
+                    request.target = path["job_id"]
                     path["job_id"] = _job_id(path["job_id"])
                 return await handler(edge, request, query, **path)
             except CancelledError:
@@ -122,6 +129,9 @@ class Api:
                 return await _refused(request, error)
             except Exception:  # noqa: BLE001 - logged with its traceback, answered with its number
                 return await _refused(request, internal(Failure(), name))
+            finally:
+                if trail is not None:
+                    trail.changed(request)
 
         endpoint.__name__ = name
         return endpoint
@@ -195,6 +205,7 @@ def build_site(
     *,
     token: str,
     hosts: Iterable[str] = (),
+    trail: Trail | None = None,
 ) -> Site:
     """The HTTP edge, ready to be listened with.
 
@@ -203,9 +214,11 @@ def build_site(
         in_thread: runs a function off the reactor (`NamedPool.run`): the metrics' text is made there.
         token: what clients must bring.
         hosts: names that clients may call this server by, beside loopback and the address they came in on.
+        trail: the audit log; None = none is kept.
     """
     body_max_bytes = max(JSON_BODY_MAX_BYTES, engine.config.args_max_bytes + ENVELOPE_BYTES)
     edge = Edge(engine, daemon, clock, body_max_bytes, in_thread)
+    edge.trail = trail
     site = Site(Api(edge, token, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes)
     edge.metrics.open_connections = lambda: len(site.channels)
     return site

@@ -173,6 +173,7 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
             await intake.received()
         await _answer(edge, request, intake, outcomes)
     finally:
+        request.counts = (intake.accepted, intake.line)
         if outcomes is not None:
             outcomes.close()
     return b""
@@ -233,6 +234,7 @@ def _number(intake: BulkIntake, answers: Sequence[Submitted]) -> None:
     for group in intake.groups:
         lines = group.accepted_lines()
         group.take(lines, answers[at : at + len(lines)])
+        intake.accepted += group.accepted
         at += len(lines)
 
 

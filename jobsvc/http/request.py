@@ -102,6 +102,9 @@ class Request(server.Request):
         body_done: the whole body has been received.
         upload: set for routes that take their body as it arrives.
         principal: who asks; set before routing, None only where no token is needed.
+        refusal: code of the problem that is its reply.
+        target: what it changes, as the audit log names it; `counts`: how many of how many, of a bulk upload.
+        audited: the audit log has it.
         route_name: for the metrics; the pattern of the route, never the path.
     """
 
@@ -116,6 +119,10 @@ class Request(server.Request):
     route_name = "none"
     started_s = 0.0
     principal: Principal | None = None
+    refusal: str | None = None
+    target: str | None = None
+    counts: tuple[int, int] | None = None
+    audited = False
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)
@@ -131,6 +138,7 @@ class Request(server.Request):
         self.method, self.uri, self.clientproto, self.length = method, uri, version, length
         self.path, _, self.query = uri.partition(b"?")
         self.site = site = self.channel.site
+        self.client = self.channel.getPeer()
         self.started_s = site.reactor.seconds()
         if length == 0:
             return
@@ -239,6 +247,7 @@ class Request(server.Request):
 
     def problem(self, error: JobsvcError) -> bytes:
         """Make the refusal the reply. Returns its body."""
+        self.refusal = error.code
         retry_after_s = error.context.get("retry_after_s")
         if retry_after_s is not None:
             self.header(b"Retry-After", b"%d" % max(1, -(-retry_after_s // 1)))

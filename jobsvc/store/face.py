@@ -9,6 +9,7 @@ from typing import Any, get_args
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.ports import (
@@ -115,7 +116,15 @@ class StoreFace(ABC):
         """Remove jobs that ended before a moment."""
         return self._write("purge", before, limit)
 
+    def anchor(self, head: Head, at: int) -> Deferred[None]:
+        """Remember where the audit log stands."""
+        return self._write("anchor", head, at)
+
     # -- reads
+    def audit_head(self) -> Deferred[Head | None]:
+        """Where the audit log stood last."""
+        return self._read("audit_head")
+
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
         return self._read("get", job_id, args=args, result=result)

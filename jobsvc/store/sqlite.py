@@ -181,6 +181,7 @@ class SqliteStore:
             "expire": partial(changes.expire, session, reads),
             "delete": partial(changes.delete, session),
             "purge": partial(changes.purge, session),
+            "anchor": partial(changes.anchor, session),
             "recover": partial(recovery.recover, session),
         }
         return singles[kind](*args)
