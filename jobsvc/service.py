@@ -48,6 +48,7 @@ from jobsvc.store.audit_file import AuditFile
 from jobsvc.store.connection import StoreRefused
 from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
+from jobsvc.store.secret_keys import key_ring
 from jobsvc.store.threaded import ThreadedStore
 
 EXIT_MARGIN_S = 15.0
@@ -155,6 +156,7 @@ class Daemon(Service):
         try:
             self.folder.take()
             token = self.folder.token()
+            self.engine.board.ring = key_ring(self.folder.path, os.environ, secrets.token_bytes)
         except FolderRefused as error:
             raise _refusal(str(error)) from None
         self.site = build_site(

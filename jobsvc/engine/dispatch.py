@@ -293,7 +293,7 @@ class Dispatcher:
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
-                    quick, 0, job.args if job.args is not None else b"{}",
+                    quick, 0, job.args if job.args is not None else b"{}", self._board.secret_key(job, active.task),
                 )
             )  # fmt: skip
             if timed:
