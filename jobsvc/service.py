@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from time import time_ns
@@ -273,8 +274,8 @@ class Daemon(Service):
         ]
 
     def flaws(self) -> list[tuple[str, str]]:
-        """(check, one line) of each broken module."""
-        return flaws(self.pool.modules())
+        """(check, one line) of each broken module, and of a certificate that ends."""
+        return [*flaws(self.pool.modules()), *self._listeners.flaws(datetime.now(UTC))]
 
     def gauges(self) -> dict[tuple[str, ...], int]:
         """(name, label…) → figure of what the daemon around the engine knows."""

@@ -89,20 +89,21 @@ class Certificates:
 
     def __init__(self, source: Material | Path) -> None:
         self._source = source
-        self._default, self._by_name = _read(source)
+        self._shown = _read(source)
 
     def reload(self) -> None:
-        """Read the files again. Raises `BadCertificate`: then all stays as it was."""
-        self._default, self._by_name = _read(self._source)
+        """Read the files again; on any thread. Raises `BadCertificate`: then all stays as it was."""
+        self._shown = _read(self._source)
 
     @property
     def expires(self) -> datetime:
         """When the first of them ends, or of those that it rests on."""
-        return min(each.expires for each in (self._default, *self._by_name.values()))
+        default, by_name = self._shown
+        return min(each.expires for each in (default, *by_name.values()))
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802 - Twisted's name
         """A connection with what was read last."""
-        return SSL.Connection(self._default.context, None)
+        return SSL.Connection(self._shown[0].context, None)
 
 
 def _read(source: Material | Path) -> tuple[_Identity, Mapping[str, _Identity]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,9 @@ from twisted.python.failure import Failure
 
 from jobsvc.http.certificates import BadCertificate, Certificates
 from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, taken_apart
+
+EXPIRES_SOON = timedelta(days=14)
+"""Automatic renewals come earlier: who sees this has one that does not work."""
 
 
 class ListenRefused(Exception):
@@ -93,8 +96,16 @@ class Listeners:
         """When the first certificate in use ends; None when no listener has one."""
         return min((each.expires for each in self._certificates.values()), default=None)
 
+    def flaws(self, now: datetime) -> list[tuple[str, str]]:
+        """(check, one line) when a certificate in use has ended or soon will."""
+        until = self.certificates_expire
+        if until is None or until - now > EXPIRES_SOON:
+            return []
+        words = "has ended on" if until <= now else "ends on"
+        return [("certificate", f"the certificate {words} {until.isoformat()}; renew it and send SIGHUP")]
+
     def reload_certificates(self) -> list[str]:
-        """Read keys and certificates again: new connections get them, open ones go on with theirs.
+        """Read keys and certificates again: new connections get them, open ones go on with theirs. On any thread.
 
         Returns:
             What could not be used, a line each (also logged): there the old ones stay in use.

@@ -170,7 +170,11 @@ async def test_a_renewed_certificate_is_shown_without_closing_a_connection(
     assert stage.listeners.reload_certificates() == []
     fresh = await stage.client(lambda: dial(port, trusting(cert)))
     assert shown(fresh) != before
-    assert stage.listeners.certificates_expire == START + timedelta(days=40_000)
+    end = START + timedelta(days=40_000)
+    assert stage.listeners.certificates_expire == end
+    assert stage.listeners.flaws(end - timedelta(days=15)) == []
+    [(check, words)] = stage.listeners.flaws(end - timedelta(days=13))
+    assert (check, "ends on" in words, "SIGHUP" in words) == ("certificate", True, True)
     assert (await stage.client(lambda: answer(kept))).startswith(b"HTTP/1.1 200 ")
     assert (await stage.client(lambda: answer(fresh))).startswith(b"HTTP/1.1 200 ")
     kept.close()
