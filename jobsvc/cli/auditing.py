@@ -51,6 +51,8 @@ def _check(shell: Shell, /) -> int:
         for problem in report.problems:
             click.echo(f"  {problem}")
         click.echo(f"  {report.records} records, {report.first} to {report.last}")
+        if report.heads is None:
+            click.echo("  there is no database that knows where the log should end")
     return exits.OK if report.ok else exits.FAILED
 
 

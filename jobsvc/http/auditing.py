@@ -263,16 +263,17 @@ class AuditTrail:
         self._anchored = head
 
     def _not_remembered(self, failure: Failure) -> None:
-        self._log.failure(
-            "the database does not remember where the audit log stands", failure, action="audit_anchor_failed"
-        )
+        self._log.error(
+            "the database does not remember where the audit log stands: {why}", why=failure.getErrorMessage(),
+            action="audit_anchor_failed",
+        )  # fmt: skip
 
     def _not_written(self, failure: Failure, entries: list[Entry], lost: int, *, last: bool) -> None:
         """They wait for the next try, as far as there is room."""
         if not self._failing or last:
-            self._log.failure(
-                "the audit log cannot be written; {count} records wait", failure, count=len(entries),
-                action="audit_failed",
+            self._log.error(
+                "the audit log cannot be written, {count} records wait: {why}", count=len(entries),
+                why=failure.getErrorMessage(), action="audit_failed",
             )  # fmt: skip
         self._failing = True
         if lost:

@@ -129,7 +129,7 @@ def check(folder: Path) -> AuditReport:
     heads = _heads(folder / DATABASE_FILE)
     report.heads = None if heads is None else len(heads)
     walk = _Walk(report, heads or {})
-    if heads is None:
+    if heads is None and (folder / DATABASE_FILE).exists():
         walk.problem(f"{folder / DATABASE_FILE} cannot be asked where the log should end")
     for place, text in _lines(path):
         walk.line(place, text)
