@@ -37,6 +37,7 @@ from jobsvc.http.auditing import AuditTrail
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
+from jobsvc.model.places import TOKEN_CREDENTIAL, credential
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.recycle import Recycling
 from jobsvc.pool.rows import flaws
@@ -62,6 +63,8 @@ statement; with 5 ms a multi-row insert took forty times as long (design section
 GC_ALLOCATIONS = 50_000
 """Objects between two collections: a bulk upload makes hundreds of thousands that live until their outcome, and the
 default of 700 walks through them again and again."""
+PRIVATE = 0o077
+"""Taken from the mode of every file that daemon, workers and jobs make: theirs alone, unless a job says otherwise."""
 COMMANDS_PER_CPU = 2
 """External commands at once per CPU: one computes while another waits for its files."""
 METRICS_WAITING_MAX = 16
@@ -90,10 +93,11 @@ class Daemon(Service):
         self._reactor: Any = reactor
         self._owns_process = owns_process
         self._background = Background()
-        self._listeners = Listeners(reactor, behind_proxy=getattr(config, "behind_proxy", False))
+        self._listeners = Listeners(reactor, behind_proxy=config.behind_proxy)
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
-        self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
+        token_given = credential(os.environ, TOKEN_CREDENTIAL)
+        self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes, token_given)
         self.store: Store
         if config.durability == "memory":
             self.store = InlineStore()
@@ -126,6 +130,7 @@ class Daemon(Service):
                 recycle=Recycling(
                     jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
                 ),
+                worker_env=config.worker_env,
             ),
             boot=self.boot,
             now_us=now_us,
@@ -135,7 +140,7 @@ class Daemon(Service):
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self._audit_thread = NamedPool(cast("Any", reactor), "jobsvc-audit", 1, 1)
         self.trail: AuditTrail | None = None
-        if getattr(config, "audit", True):
+        if config.audit:
             log = AuditFile(config.data_dir, self.boot, now_us)
             self.trail = AuditTrail(cast("Any", reactor), now_us, self._audit_thread.run, log, self.store)
         self.is_ready = False
@@ -154,14 +159,22 @@ class Daemon(Service):
         if self._owns_process:
             sys.setswitchinterval(SWITCH_S)
             gc.set_threshold(GC_ALLOCATIONS)
+            os.umask(os.umask(PRIVATE) | PRIVATE)
         try:
             self.folder.take()
             token = self.folder.token()
-            self.engine.board.ring = key_ring(self.folder.path, os.environ, secrets.token_bytes)
+            self.engine.board.ring = key_ring(self.folder.path, self.config.secret_key, secrets.token_bytes)
         except FolderRefused as error:
             raise _refusal(str(error)) from None
+        hosts = self.config.allowed_host
         self.site = build_site(
-            self.engine, self, self._reactor, self._metrics_thread.run, token=token, trail=self.trail
+            self.engine,
+            self,
+            self._reactor,
+            self._metrics_thread.run,
+            token=token,
+            hosts=hosts,
+            trail=self.trail,
         )
         self.api = cast("Api", self.site.application)
         try:

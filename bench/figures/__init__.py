@@ -9,6 +9,7 @@ from bench.figures import (
     bulk,
     burning,
     durability,
+    edge,
     idle,
     latency,
     payload,
@@ -32,6 +33,7 @@ ALL: Mapping[str, Measure] = {
     "bulk": bulk.raw,
     "client-map": bulk.client_map,
     "client-submit-many": bulk.client_submit_many,
+    "client-executor": bulk.client_executor,
     "cpu": burning.efficiency,
     "sleepers": sleeping.sleepers,
     "echo-bulk": payload.echo_bulk,
@@ -46,3 +48,13 @@ ALL: Mapping[str, Measure] = {
     "bulk-process": durability.bulk_process,
     "bulk-memory": durability.bulk_memory,
 }
+
+EDGE: Mapping[str, Measure] = {
+    "edge-idle": edge.idle,
+    "edge-waiters": edge.waiters,
+    "edge-readers": edge.readers,
+    "edge-loris": edge.lorises,
+    "edge-slow-reader": edge.slow_reader,
+    "edge-bodies": edge.bodies,
+}
+"""Crowds at the door: measured by themselves, as each takes thousands of connections."""

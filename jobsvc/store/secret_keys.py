@@ -7,37 +7,40 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
+from jobsvc.model.places import SECRET_KEYS_FILE
 from jobsvc.model.sealing import KeyRing, key_line, read_keys
 from jobsvc.store.folder import FolderRefused
 
-KEYS_FILE: Final = "secret-keys"
-CREDENTIAL: Final = "jobsvc-secret-keys"
-"""Name of the systemd credential (`LoadCredential=`); it comes before the file."""
 
+def key_ring(folder: Path, file: Path | None, random_bytes: Callable[[int], bytes]) -> KeyRing:
+    """The keys in force.
 
-def key_ring(folder: Path, environ: Mapping[str, str], random_bytes: Callable[[int], bytes]) -> KeyRing:
-    """The keys in force; the first start makes the file, so that no submit ever waits for it.
+    The file of the data directory is made by the first start, so that no submit ever waits for it. A further line is a
+    further key: the first encrypts, all decrypt.
 
-    A further line is a further key: the first encrypts, all decrypt.
+    Args:
+        folder: the data directory.
+        file: where the operator keeps them; None = in the data directory.
 
     Raises:
         FolderRefused: no keys in it, open to others, or not to be read or made; names the file.
     """
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(credentials) / CREDENTIAL if credentials else None
-    if credential is not None and credential.exists():
-        return _ring(credential, random_bytes)
-    file = folder / KEYS_FILE
-    if not file.exists():
+    own = folder / SECRET_KEYS_FILE
+    file = file or own
+    if file == own and not file.exists():
         _make(file, key_line(random_bytes))
-    info = file.lstat()
-    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-        raise FolderRefused(f"{file} is no file of this user")
-    if info.st_mode & 0o077:
+    try:
+        info = file.stat()
+    except OSError as error:
+        raise FolderRefused(
+            f"{file}: {error.strerror}; the keys of secret arguments are expected there"
+        ) from None
+    # systemd gives a credential to root's group at times, and nobody is in that.
+    others = stat.S_IRWXG | stat.S_IRWXO if file == own else stat.S_IRWXO
+    if info.st_mode & others:
         raise FolderRefused(f"{file} holds keys and is open to others: chmod 600 {file}")
     return _ring(file, random_bytes)
 

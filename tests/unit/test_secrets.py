@@ -183,19 +183,22 @@ def test_a_new_key_in_front_encrypts_and_the_old_one_still_decrypts() -> None:
 
 def test_the_first_start_makes_the_keys(tmp_path: Path) -> None:
     """For the owner's eyes; the next start reads the same."""
-    first = key_ring(tmp_path, {}, random_bytes())
+    first = key_ring(tmp_path, None, random_bytes())
     file = tmp_path / "secret-keys"
     assert file.stat().st_mode & 0o777 == 0o600
     sealed = first.seal(SIGNATURE.node, b'{"first":"one"}', ID)
-    assert key_ring(tmp_path, {}, random_bytes()).unseal(SIGNATURE.node, sealed, ID) == b'{"first":"one"}'
+    assert key_ring(tmp_path, None, random_bytes()).unseal(SIGNATURE.node, sealed, ID) == b'{"first":"one"}'
 
 
-def test_a_credential_of_systemd_comes_first(tmp_path: Path) -> None:
-    """Then no file is made."""
-    credentials = tmp_path / "credentials"
-    credentials.mkdir()
-    (credentials / "jobsvc-secret-keys").write_text(key_line(random_bytes()))
-    key_ring(tmp_path, {"CREDENTIALS_DIRECTORY": str(credentials)}, random_bytes())
+def test_keys_that_are_kept_elsewhere_are_read_and_never_made(tmp_path: Path) -> None:
+    """A credential of systemd, for one: without it the start is refused, and no other keys are used instead."""
+    elsewhere = tmp_path / "credentials" / "jobsvc-secret-keys"
+    with pytest.raises(FolderRefused, match="jobsvc-secret-keys: No such file"):
+        key_ring(tmp_path, elsewhere, random_bytes())
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(key_line(random_bytes()))
+    elsewhere.chmod(0o440)
+    key_ring(tmp_path, elsewhere, random_bytes())
     assert not (tmp_path / "secret-keys").exists()
 
 
@@ -214,7 +217,7 @@ def test_keys_that_cannot_be_used_are_refused(tmp_path: Path, text: str, mode: i
     file.write_text(text)
     file.chmod(mode)
     with pytest.raises(FolderRefused, match=f"secret-keys.*{words}"):
-        key_ring(tmp_path, {}, random_bytes())
+        key_ring(tmp_path, None, random_bytes())
 
 
 def test_keys_may_be_commented() -> None:
