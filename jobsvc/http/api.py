@@ -114,13 +114,14 @@ class Api:
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
+            if path:
+                request.target = "/".join(path.values())
             try:
                 _check_scope(request, scope)
                 if needs_store:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
-                    request.target = path["job_id"]
                     path["job_id"] = _job_id(path["job_id"])
                 return await handler(edge, request, query, **path)
             except CancelledError:

@@ -30,6 +30,8 @@ AGAIN_S: Final = 5.0
 """After a write that failed (the disk is full)."""
 WAITING_MAX: Final = 50_000
 """Records that wait for the thread, some 30 MB; beyond, they are counted, and the count is written down."""
+TARGET_MAX_CHARS: Final = 200
+"""Of what a request names in its path; ids and names of tasks are shorter."""
 WINDOW_S: Final = 60.0
 """Of refusals, in so much time…"""
 WINDOW_REFUSALS: Final = 10
@@ -168,6 +170,8 @@ class AuditTrail:
         principal = request.principal
         who, tenant = (None, None) if principal is None else (principal.token, principal.tenant)
         request_id = request.request_id.decode()
+        if target is not None:
+            target = target[:TARGET_MAX_CHARS]
         self._take(
             Entry(
                 self._now_us(),

@@ -121,6 +121,22 @@ def test_a_refused_change_says_why(house: Audited) -> None:
     assert (record["what"], record["decision"], record["code"]) == ("jobs.submit", "refused", "no_such_task")
 
 
+def test_a_client_that_leaves_does_not_hide_what_it_asked_for(house: Audited) -> None:
+    """Whether it took effect is not known then, and the record says so."""
+    house.reload = Deferred  # type: ignore[method-assign]
+    wire = house.start("POST", "/v1/reload")
+    assert house.records() == []
+    wire.leave()
+    record = house.last()
+    assert (record["what"], record["decision"]) == ("reload", "left")
+
+
+def test_a_long_name_in_a_path_is_cut(house: Audited) -> None:
+    """A client must not fill the log with what it names."""
+    house.ask("POST", f"/v1/jobs/{'x' * 5000}/cancel")
+    assert house.last()["target"] == "x" * 200
+
+
 @pytest.mark.parametrize(
     ("headers", "what"),
     [
