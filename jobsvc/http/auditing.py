@@ -19,6 +19,7 @@ from jobsvc.http.request import Request
 from jobsvc.model.audit import Entry, Head
 from jobsvc.ports import Store
 from jobsvc.store.audit_file import AuditFile
+from jobsvc.store.folder import FolderRefused
 
 GATHER_S: Final = 0.1
 """Records gather for so long before they are written together: ten writes a second at most."""
@@ -131,10 +132,16 @@ class AuditTrail:
     # -- life
 
     async def begin(self) -> None:
-        """Once the store is open. Raises OSError: the log cannot be written."""
+        """Once the store is open. Raises `FolderRefused`: the log cannot be written."""
         anchor = await self._store.audit_head()
         self._anchored = anchor or Head()
-        for words in await self._in_thread(self._file.open, anchor):
+        try:
+            told = await self._in_thread(self._file.open, anchor)
+        except OSError as error:
+            raise FolderRefused(
+                f"{self._file.path}: the audit log cannot be written ({error.strerror}): see to that, or say audit off"
+            ) from None
+        for words in told:
             self._log.error("audit log: {words}", words=words, action="audit_broken")
         self._head, self._unsynced, self._open = self._file.head, self._file.dirty, True
         self._schedule()

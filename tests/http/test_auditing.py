@@ -18,6 +18,7 @@ from jobsvc.http.auditing import ANCHOR_S, GATHER_S, WINDOW_REFUSALS, WINDOW_S, 
 from jobsvc.model.audit import Entry, Head
 from jobsvc.store.audit_check import AuditReport, check
 from jobsvc.store.audit_file import AuditFile
+from jobsvc.store.folder import FolderRefused
 from jobsvc.store.sqlite import SqliteStore
 from tests.http.house import House
 from tests.http.wire import TOKEN
@@ -374,10 +375,17 @@ def test_a_changed_end_is_told_at_the_next_start(house: Audited) -> None:
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
-    """Whoever can put a link there must not choose what is written to."""
+    """Whoever can put a link there must not choose what is written to; the start is refused in one line."""
     (tmp_path / "audit.log").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=r"audit\.log"):
-        AuditFile(tmp_path, "b", lambda: 1).open(None)
+    house = House()
+    trail = AuditTrail(
+        house.clock, house.now_us, execute, AuditFile(tmp_path, "b", house.now_us), house.store
+    )
+    refusal: list[Any] = []
+    Deferred.fromCoroutine(trail.begin()).addErrback(refusal.append)
+    assert refusal[0].check(FolderRefused)
+    assert "audit.log: the audit log cannot be written" in refusal[0].getErrorMessage()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_without_a_database_the_chain_alone_is_checked(tmp_path: Path) -> None:
