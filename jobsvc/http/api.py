@@ -21,6 +21,7 @@ from jobsvc.engine.engine import Engine
 from jobsvc.http.api_daemon import Described
 from jobsvc.http.auditing import REFUSED, Trail
 from jobsvc.http.auth import Gate
+from jobsvc.http.conditions import etag
 from jobsvc.http.edge import Daemon, Edge, InThread
 from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
@@ -142,6 +143,8 @@ async def _refused(request: Request, error: JobsvcError) -> bytes:
     """The refusal as the reply; where one has begun already, its cut."""
     if request.startedWriting:
         await request.cut()
+    if error.code == "stale":
+        request.header(b"ETag", etag(error.context["revision"]))
     return request.problem(error)
 
 

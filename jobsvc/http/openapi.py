@@ -29,12 +29,19 @@ _HEADER_DOCS = {
     "Location": "Path of the job.",
     "ETag": "Revision of the job; send it back in If-None-Match.",
     "Preference-Applied": "How long the reply could have waited.",
+    "Idempotency-Replayed": "true: this job was submitted before, with the same key and body.",
+    "Idempotency-Key-Expires": "When the key may be used anew (HTTP date); there once the job has ended.",
+    "RateLimit": "What is left of each limit, in jobs: r; seconds until all of it is there again: t.",
+    "RateLimit-Policy": "The limits in force, of which half is used, in jobs: q; their window in seconds: w.",
     "Retry-After": "Seconds after which to ask again.",
 }
 _STEERING_DOCS = {
     "Idempotency-Key": "The same key and body give the same job, as long as it is kept; another body is refused.",
-    "If-None-Match": "The ETag that is known: 304 while it is still the one.",
+    "If-Match": "ETags (or *): nothing is done unless the job is still in one of these revisions.",
+    "If-None-Match": "The ETags that are known (or *): 304 while it is still one of them.",
     "Last-Event-ID": "The last number that was read: the reply goes on behind it.",
+    "X-Request-ID": "The client's name of the request: comes back, and is kept with the job.",
+    "traceparent": "W3C Trace Context: kept with the job and handed to its task.",
     "Prefer": "wait=N: answer when the job is done, or after N seconds.",
 }
 """Headers of requests."""
@@ -61,6 +68,7 @@ class Problem(msgspec.Struct):
     errors: list[FieldError] | UnsetType = msgspec.UNSET
     retry_after_s: float | UnsetType = msgspec.UNSET
     job: str | UnsetType = msgspec.UNSET
+    revision: int | UnsetType = msgspec.UNSET
     error: JobError | UnsetType | None = msgspec.UNSET
 
 

@@ -12,7 +12,7 @@ from jobsvc.http.query import Parameter
 from jobsvc.model.access import Scope
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
-from jobsvc.model.job import JobView, Submit
+from jobsvc.model.job import JobView, Patch, Submit
 from jobsvc.model.limits import LIST_LIMIT
 from jobsvc.model.states import STATES
 
@@ -66,8 +66,11 @@ _WAIT = {"wait": query.seconds("Answer when the job is done, or after so many se
 _FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
 _FOLLOW = query.flag("0 = stop at what there is now.")
 _STREAMED = (SSE, NDJSON)
+_LIMITED = ("RateLimit", "RateLimit-Policy")
 _STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
+_ADMITTING: tuple[Code, ...] = ("queue_full", "rate_limited")
 _FINDING: tuple[Code, ...] = ("not_found", "purged")
+_MATCHING: tuple[Code, ...] = ("stale", "bad_query")
 _READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 
 
@@ -83,7 +86,8 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) 
         answers=answers,
         takes_body=True,
         body=api_jobs.Nothing,
-        refusals=(*_FINDING, *_READING, *_STORING, "conflict"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_STORING, *_MATCHING, "conflict"),
     )
 
 
@@ -112,19 +116,30 @@ _JOBS = (
         doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
         answers={
             201: Answer(
-                "Accepted and kept.", JobView, (_JSON, *_STREAMED), ("Location", "ETag", "Preference-Applied")
+                "Accepted and kept.",
+                JobView,
+                (_JSON, *_STREAMED),
+                ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires", *_LIMITED),
             ),
             200: Answer(
                 "The same key and body before: the same job.",
                 JobView,
                 (_JSON, *_STREAMED),
-                ("Location", "ETag"),
+                ("Location", "ETag", "Idempotency-Replayed", "Idempotency-Key-Expires", *_LIMITED),
             ),
         },
         takes_body=True,
         body=Submit,
-        headers=("Idempotency-Key", "Prefer"),
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
+        refusals=(
+            *_READING,
+            *_STORING,
+            *_ADMITTING,
+            "bad_query",
+            "no_such_task",
+            "invalid_args",
+            "key_reused",
+        ),
     ),
     Route(
         method="GET",
@@ -162,6 +177,7 @@ _JOBS = (
                 "{line, id} (with full=1 {line, id, job}) or {line, problem}; "
                 "then, with follow=out, {line, id, state, result, error}.",
                 media=(NDJSON,),
+                headers=_LIMITED,
             )
         },
         query={
@@ -176,7 +192,8 @@ _JOBS = (
         body=Submit,
         body_media=(NDJSON,),
         streams=True,
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        headers=("X-Request-ID", "traceparent"),
+        refusals=(*_READING, *_STORING, *_ADMITTING, "no_such_task", "invalid_args", "key_reused"),
     ),
     Route(
         method="GET",
@@ -197,7 +214,22 @@ _JOBS = (
         handler=api_jobs.delete,
         doc="Remove a final job and all that belongs to it.",
         answers={204: Answer("Gone.", media=())},
-        refusals=(*_FINDING, "conflict", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_MATCHING, "conflict", "disk_full"),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/jobs/{job_id}",
+        name="jobs.change",
+        scope="operate",
+        handler=api_jobs.change,
+        doc="Change a waiting job: priority, run_at, timeouts, labels. If-Match is required.",
+        answers={200: _JOB},
+        takes_body=True,
+        body=Patch,
+        body_media=(_JSON, "application/merge-patch+json"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "precondition_required", "conflict", "disk_full"),
     ),
     Route(
         method="GET",
@@ -253,7 +285,8 @@ _JOBS = (
         answers={200: _JOB, 202: Answer("Stopping.", JobView, headers=("ETag",))},
         takes_body=True,
         body=api_jobs.Cancel,
-        refusals=(*_FINDING, *_READING, "conflict", "cannot_kill", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "conflict", "cannot_kill", "disk_full"),
     ),
     _verb(
         "retry",
@@ -297,12 +330,14 @@ _TASKS = (
         scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
-        answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
+        answers={200: Answer("The result.", headers=("Location", "Preference-Applied", *_LIMITED))},
         takes_body=True,
-        headers=("Idempotency-Key", "Prefer"),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
         refusals=(
             *_READING,
             *_STORING,
+            *_ADMITTING,
+            "bad_query",
             "no_such_task",
             "invalid_args",
             "key_reused",

@@ -139,8 +139,9 @@ class Loading(Message, tag=17):
 
 
 class Start(Message, tag=10):
-    """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`).
-    `secret_key` opens the secrets in `body`: it is of this job alone.
+    """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`); `origin` the
+    request id and the traceparent of the request that made the job, None when it brought neither. `secret_key` opens
+    the secrets in `body`: it is of this job alone.
     """  # fmt: skip
 
     no: int
@@ -153,6 +154,7 @@ class Start(Message, tag=10):
     quick: bool = False
     parts: int = 0
     body: bytes = b""
+    origin: tuple[str | None, str | None] | None = None
     secret_key: bytes = b""
 
 

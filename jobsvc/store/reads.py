@@ -156,6 +156,10 @@ class Reads:
         found = self._db.execute(sql.AUDIT_HEAD).fetchone()
         return None if found is None else Head(found[0], bytes(found[1]).hex())
 
+    def depths(self) -> Mapping[str, int]:
+        """How many jobs are queued, scheduled or retrying, by tenant."""
+        return _decode_counts(self._value(sql.WAITING_TENANTS))
+
     def next_due(self) -> int | None:
         """The earliest moment at which `wake` or `expire` has work."""
         moments = (self._value(sql.NEXT_DUE), self._value(sql.NEXT_EXPIRES))

@@ -119,7 +119,9 @@ def test_the_description_is_valid_and_has_an_etag(house: House) -> None:
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert described == {(route.method, route.path) for route in house.api.routes}
     parameters = document["paths"]["/v1/jobs"]["post"]["parameters"]
-    assert [p["name"] for p in parameters if p["in"] == "header"] == ["Idempotency-Key", "Prefer"]
+    assert [p["name"] for p in parameters if p["in"] == "header"] == [
+        "Idempotency-Key", "Prefer", "X-Request-ID", "traceparent",
+    ]  # fmt: skip
 
 
 def test_every_route_gives_only_the_refusals_it_describes(house: House) -> None:
