@@ -16,6 +16,7 @@ from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.model.states import State
 from jobsvc.model.task import TaskSpec
+from jobsvc.model.tokens import Token
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -162,12 +163,17 @@ attempt is another worker's."""
 
 
 class JobFilter(msgspec.Struct, kw_only=True):
-    """What `GET /v1/jobs` selects; None = no condition. `cursor` is the row number after (before) which to go on."""
+    """What `GET /v1/jobs` selects; None = no condition. `cursor` is the row number after (before) which to go on.
+
+    `among_tasks`, `among_queues`: what the asker may see at all; empty = everything.
+    """
 
     tenant: str | None = None
     states: tuple[str, ...] = ()
     task: str | None = None
     queue: str | None = None
+    among_tasks: frozenset[str] = frozenset()
+    among_queues: frozenset[str] = frozenset()
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     since: int | None = None
     cursor: int | None = None
@@ -246,6 +252,15 @@ class Store(Protocol):
     def audit_head(self) -> Deferred[Head | None]:
         """Where the audit log stood last; None before the first time."""
 
+    def put_tokens(self, tokens: Sequence[Token]) -> Deferred[None]:
+        """Store new tokens, and of those with a known id `expires_at` and `revoked_at`; all or none."""
+
+    def touch_tokens(self, used: Mapping[str, int]) -> Deferred[None]:
+        """When these tokens, by id, were last used; never earlier than stored."""
+
+    def forget_tokens(self, ended_before: int) -> Deferred[int]:
+        """Remove tokens that expired or were revoked before then; how many went."""
+
     # -- reads; rows come without large texts unless asked
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
@@ -277,6 +292,9 @@ class Store(Protocol):
 
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work; None when there is none."""
+
+    def tokens(self) -> Deferred[list[Token]]:
+        """All tokens, oldest first, those that have ended too."""
 
     # Last: below it, `list` no longer names the type.
     def list(self, wanted: JobFilter) -> Deferred[list[Job]]:

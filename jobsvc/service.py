@@ -7,19 +7,19 @@ queue it again → workers end → streams get their last event, listeners close
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import secrets
-import shutil
 import signal
 import sys
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
-from time import time_ns
-from typing import Any, TextIO, cast
+from time import monotonic, time_ns
+from typing import Any, cast
 from uuid import uuid4
 
 import msgspec
@@ -27,31 +27,40 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
+from jobsvc.figures import add_metrics, gauges, picture
+from jobsvc.health import HOSTS, workers_of
 from jobsvc.http.api import Api, build_site
-from jobsvc.http.auditing import AuditTrail
+from jobsvc.http.auditing import trail_in
 from jobsvc.http.listening import Listeners, ListenRefused
+from jobsvc.logs.takeover import Log
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.places import TOKEN_CREDENTIAL, credential
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.recycle import Recycling
-from jobsvc.pool.rows import flaws
+from jobsvc.pool.rows import flaws, usable
 from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
-from jobsvc.ports import Store, Worker
+from jobsvc.ports import Worker, WorkerKind
+from jobsvc.runtime.refusal import found, refusal, terminal
+from jobsvc.runtime.signals import Signals
+from jobsvc.runtime.systemd import Notifier
 from jobsvc.runtime.threads import NamedPool
 from jobsvc.runtime.waiting import Background, within
-from jobsvc.store.audit_file import AuditFile
 from jobsvc.store.connection import StoreRefused
+from jobsvc.store.face import store_check
 from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
 from jobsvc.store.secret_keys import key_ring
 from jobsvc.store.threaded import ThreadedStore
+from jobsvc.store.token_file import TokenFile
+from jobsvc.upkeep import Upkeep
 
 EXIT_MARGIN_S = 15.0
 """What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint."""
@@ -69,6 +78,8 @@ COMMANDS_PER_CPU = 2
 """External commands at once per CPU: one computes while another waits for its files."""
 METRICS_WAITING_MAX = 16
 """Scrapes that may wait for the thread that writes the metrics' text."""
+FILES_WAITING_MAX = 16
+"""Writes of the data directory that may wait for the thread that makes them."""
 
 
 def now_us() -> int:
@@ -82,12 +93,23 @@ class Daemon(Service):
     Args:
         owns_process: started by twistd or twist: a failed start ends the process with status 1, a clean stop with 0,
             and signals during the stop are ours.
+        log: what took the place of the launcher's, when it did.
+        signals: caught since the process began.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, reactor: IReactorCore, *, owns_process: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: IReactorCore,
+        *,
+        owns_process: bool,
+        log: Log | None = None,
+        signals: Signals | None = None,
+    ) -> None:
         self.config = config
+        self.log = log
         self.boot = uuid4().hex
         self.started_at = now_us()
         self._reactor: Any = reactor
@@ -98,7 +120,7 @@ class Daemon(Service):
         self._started: Deferred[None] | None = None
         token_given = credential(os.environ, TOKEN_CREDENTIAL)
         self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes, token_given)
-        self.store: Store
+        self.store: InlineStore | ThreadedStore
         if config.durability == "memory":
             self.store = InlineStore()
         else:
@@ -126,7 +148,7 @@ class Daemon(Service):
                 loop_slots=config.loop_slots,
                 command_slots=COMMANDS_PER_CPU * usable_cpus(),
                 limits=config.limits,
-                prefix=_found(config.launcher_prefix),
+                prefix=found(config.launcher_prefix),
                 recycle=Recycling(
                     jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
                 ),
@@ -138,16 +160,27 @@ class Daemon(Service):
             counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
-        self._audit_thread = NamedPool(cast("Any", reactor), "jobsvc-audit", 1, 1)
-        self.trail: AuditTrail | None = None
-        if config.audit:
-            log = AuditFile(config.data_dir, self.boot, now_us)
-            self.trail = AuditTrail(cast("Any", reactor), now_us, self._audit_thread.run, log, self.store)
+        self.trail = (
+            trail_in(config.data_dir, self.boot, reactor, now_us, self.store) if config.audit else None
+        )
+        self._file_thread = NamedPool(cast("Any", reactor), "jobsvc-files", 1, FILES_WAITING_MAX)
+        self.upkeep = Upkeep(
+            reactor, log, signals, Notifier.from_environ(os.environ if owns_process else {}, os.getpid()),
+            self.reload, self._picture, config.data_dir, now_us,
+        )  # fmt: skip
+        reread = partial(self._file_thread.run, self._listeners.reread_certificates)
+        self.upkeep.on_hangup.append(("certificates", reread))
         self.is_ready = False
         self._status = 0  # to end with
         self._watch: ModuleWatch | None = None
 
     # -- start
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
+        """See twisted. The application is where twistd looks for whom to log to."""
+        super().setServiceParent(parent)
+        if self.log is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log)
 
     def startService(self) -> None:
         """Take the directory and the ports, which needs no running reactor; the rest follows once it runs.
@@ -165,26 +198,32 @@ class Daemon(Service):
             token = self.folder.token()
             self.engine.board.ring = key_ring(self.folder.path, self.config.secret_key, secrets.token_bytes)
         except FolderRefused as error:
-            raise _refusal(str(error)) from None
-        hosts = self.config.allowed_host
+            raise refusal(str(error)) from None
+        given = self.folder.token_is_given  # then it is not ours to change
         self.site = build_site(
             self.engine,
             self,
             self._reactor,
             self._metrics_thread.run,
             token=token,
-            hosts=hosts,
+            token_file=None if given else TokenFile(self.folder, self._file_thread.run),
+            random_bytes=secrets.token_bytes,
+            hosts=self.config.allowed_host,
             trail=self.trail,
         )
         self.api = cast("Api", self.site.application)
+        self._add_checks()
+        add_metrics(self.api.edge.metrics, self.store.figures, self.upkeep.watchdog.turns, self.log)
+        self.api.access_log = self.log is not None and self.log.level == "debug"
         try:
             for description in self.config.listen:
                 self._listeners.open(description, self.site)
         except ListenRefused as error:
-            raise _refusal(str(error)) from None
+            raise refusal(str(error)) from None
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
+        self.upkeep.begin(own=self._owns_process)
         self._started = Deferred.fromCoroutine(self._start())
         self._started.addErrback(self._start_failed)
 
@@ -194,6 +233,7 @@ class Daemon(Service):
         recovered = await self.store.recover(now_us())
         if self.trail is not None:
             await self.trail.begin()
+        await self.api.edge.registry.load()
         await self.pool.start()
         await self.engine.start()
         self.is_ready = True
@@ -207,6 +247,7 @@ class Daemon(Service):
             where=url or unix, queued=recovered.queued, failed=recovered.failed, cancelled=recovered.cancelled,
             action="ready",
         )  # fmt: skip
+        self.upkeep.ready(f"ready on {url or unix}")
 
     def _start_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -219,8 +260,8 @@ class Daemon(Service):
     def fail(self, words: str) -> None:
         """The daemon cannot go on: say why, end, and make sure that the status is not 0."""
         self._log.error("{words}", words=words, action="failed")
-        _terminal().write(words.rstrip() + "\n")
-        _terminal().flush()
+        terminal().write(words.rstrip() + "\n")
+        terminal().flush()
         self.is_ready = False
         if self._owns_process:
             self._end_with(1)
@@ -271,29 +312,43 @@ class Daemon(Service):
 
     # -- what the edge shows of it
 
+    def _add_checks(self) -> None:
+        """In the order in which they are shown; the first tells whether all is ready."""
+        add, pool, engine = self.upkeep.checks.add, self.pool, self.engine
+        add("ready", lambda: (self.is_ready, "started" if self.is_ready else "starting or stopping"))
+        add("listeners", self._listeners.check)
+        add("certificate", partial(self._listeners.certificate_check, now_us), decides=False)
+        add("store", lambda: store_check(self.store, monotonic()))
+        for kind in HOSTS:
+            add(f"workers {kind}", partial(self._workers_check, kind))
+        add("guard", pool.guard_check)
+        add("modules", lambda: usable(pool.modules()))
+        add("disk", lambda: (not engine.disk_full, engine.disk_words))
+        add("tasks", lambda: (bool(engine.board.tasks), f"{len(engine.board.tasks)} tasks"))
+
+    def _workers_check(self, kind: WorkerKind) -> tuple[bool, str]:
+        return workers_of(kind, self.pool.states(), self.pool.trouble())
+
     def ready(self) -> list[tuple[str, bool, str]]:
-        """(name, whether it is well, one line) for `/readyz?verbose`; the first tells whether all is ready."""
-        workers = self.pool.workers()
-        up = sum(worker["state"] == "ready" for worker in workers)
-        trouble = self.pool.trouble()
-        modules = self.pool.modules()
-        usable = sum(module.broken is None or module.holders > 0 for module in modules)
-        return [
-            ("ready", self.is_ready, "started" if self.is_ready else "starting or stopping"),
-            ("workers", bool(up), f"{up} of {len(workers)} ready" + (f"; {trouble}" if trouble else "")),
-            ("modules", bool(usable), f"{usable} of {len(modules)} work"),
-            ("disk", not self.engine.disk_full, self.engine.disk_words),
-            ("tasks", bool(self.engine.board.tasks), f"{len(self.engine.board.tasks)} tasks"),
-        ]
+        """(name, whether it is well, one line) of each check without which the daemon is not ready."""
+        return [(c.name, c.ok, c.detail) for c in self.upkeep.checks.ask(decides=True)]
 
-    def flaws(self) -> list[tuple[str, str]]:
-        """(check, one line) of each broken module, and of a certificate that ends."""
-        return [*flaws(self.pool.modules()), *self._listeners.flaws(datetime.now(UTC))]
+    def remarks(self) -> list[tuple[str, bool, str]]:
+        """The same of those without which it is ready all the same, with each broken module."""
+        told = [(c.name, c.ok, c.detail) for c in self.upkeep.checks.ask(decides=False)]
+        return [*told, *((name, False, words) for name, words in flaws(self.pool.modules()))]
 
-    def gauges(self) -> dict[tuple[str, ...], int]:
+    def gauges(self) -> dict[tuple[str, ...], float]:
         """(name, label…) → figure of what the daemon around the engine knows."""
+        return gauges(self.pool, self.store)
+
+    def _picture(self) -> dict[str, Any]:
+        """For a dump."""
         return {
-            ("module_broken", module.name): int(module.broken is not None) for module in self.pool.modules()
+            "daemon": {"boot": self.boot, "ready": self.is_ready, "draining": self.engine.draining},
+            "checks": self.ready() + self.remarks(),
+            "http": {"connections": len(self.site.channels), "streams": len(self.api.edge.outlets)},
+            **picture(self.engine, self.pool, self.store, self._reactor),
         }
 
     def workers(self) -> list[dict[str, Any]]:
@@ -301,22 +356,25 @@ class Daemon(Service):
         return [dict(worker, running=self.engine.running_on(worker["id"])) for worker in self.pool.workers()]
 
     def reload(self) -> Deferred[dict[str, Any]]:
-        """New workers with the code as it is on disk now; on an error the old ones go on."""
+        """New workers with the code as it is on disk now, and what else a SIGHUP reads; on an error the old goes on."""
         return Deferred.fromCoroutine(self._reload())
 
     async def _reload(self) -> dict[str, Any]:
+        failed = await self.upkeep.reread()
         try:
-            return msgspec.structs.asdict(await self.pool.reload())
+            report = await self.pool.reload()
         except ModuleLoadError as error:
-            raise JobsvcError(
-                "conflict", f"the new code does not load, the old one goes on: {error}"
-            ) from None
+            failed.append(f"the new code does not load, the old one goes on: {error}")
+        if failed:
+            raise JobsvcError("conflict", "; ".join(failed))
+        return msgspec.structs.asdict(report)
 
     # -- stop
 
     def stopService(self) -> Deferred[None]:
         """Drain and stop; see the module. A second signal shortens the wait to nothing."""
         super().stopService()
+        self.upkeep.stopping()
         self._arm_watchdog()
         if self._owns_process:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -333,6 +391,9 @@ class Daemon(Service):
         def watch() -> None:
             if not self._stopped.wait(limit_s):
                 os.write(2, b"jobsvc: the stop hangs; leaving\n")
+                faulthandler.dump_traceback(2)  # all threads: one of them is why
+                if self.log is not None:
+                    self.log.end()
                 os._exit(1)
 
         if self._owns_process:
@@ -361,8 +422,10 @@ class Daemon(Service):
         await self._metrics_thread.stop()
         if self.trail is not None:
             await self.trail.close()
-        await self._audit_thread.stop()
+        await self._file_thread.stop()
+        await self.upkeep.end()
         try:
+            await self.api.edge.registry.close()
             if was_ready or self._started is not None:
                 await self.store.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, the end must not look like a clean one
@@ -385,41 +448,3 @@ class Daemon(Service):
         if self.engine.board.active:
             self.engine.stop_all()
             await within(self._reactor, STOP_GRACE_S, Deferred.fromCoroutine(self.engine.idle()))
-
-
-def _found(prefix: tuple[str, ...]) -> tuple[str, ...]:
-    """The launcher prefix with the whole path of its program, which is looked for where the daemon is started.
-
-    Raises:
-        StartRefused: it is not there, or cannot be run.
-    """
-    if not prefix:
-        return ()
-    program = shutil.which(prefix[0])
-    if program is None:
-        raise _refusal(
-            f"--launcher-prefix: there is no program {prefix[0]!r} that can be run; install it, or give its whole path"
-        )
-    return (str(Path(program).absolute()), *prefix[1:])
-
-
-class StartRefused(SystemExit, Exception):
-    """The end of a start that cannot go on. An `Exception` too: only of those a twistd in the background tells the one
-    who waits at the terminal, and removes its pid file.
-    """  # fmt: skip
-
-
-def _refusal(words: str) -> StartRefused:
-    """What to raise. Where twistd's log has taken the place of sys.stderr, Python would write the words into that; a
-    person looks elsewhere.
-    """  # fmt: skip
-    line = f"jobsvc: {words}"
-    if sys.stderr is not _terminal():
-        _terminal().write(line + "\n")
-        _terminal().flush()
-    return StartRefused(line)
-
-
-def _terminal() -> TextIO:
-    """Where a person looks: twistd has put its log in the place of sys.stderr."""
-    return sys.__stderr__ if sys.__stderr__ is not None else sys.stderr

@@ -88,10 +88,12 @@ def makeService(options: Options) -> Service:
     """The daemon as a service, for twistd, twist and for people who compose services.
 
     Started by twistd or twist, the reactor's clock becomes the monotonic one before any timer exists, so that a
-    stepped wall clock moves no timer; composers' reactors are left alone.
+    stepped wall clock moves no timer, and our log takes the place of the launcher's; composers' are left alone.
     """
     from twisted.internet import reactor
 
+    from jobsvc.logs.takeover import take_over
+    from jobsvc.runtime.signals import Signals
     from jobsvc.service import Daemon
 
     if options.config is None:
@@ -99,7 +101,19 @@ def makeService(options: Options) -> Service:
     assert options.config is not None
     for note in options.notes:
         _log.warn("{note}", note=note, action="settings_note")
-    ours = options.parent is not None
-    if ours:
+    launcher = options.parent
+    log = signals = None
+    if launcher is not None:
+        signals = Signals()  # as early as can be: the default of most is the end of the process
         cast("Any", reactor).seconds = monotonic
-    return Daemon(options.config, cast("IReactorCore", reactor), owns_process=ours)
+        try:
+            log = take_over(launcher, options.config.log_format, options.config.log_level)
+        except OSError as error:
+            raise SystemExit(f"jobsvc: the log file cannot be opened: {error}") from None
+    return Daemon(
+        options.config,
+        cast("IReactorCore", reactor),
+        log=log,
+        signals=signals,
+        owns_process=launcher is not None,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -52,3 +53,18 @@ def task_arguments(text: str | None, words: tuple[str, ...]) -> Any:
     if not isinstance(value, dict):
         raise click.BadParameter("an array cannot be joined with -a", param_hint="JSON")
     return {**value, **named}
+
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
+
+
+def duration_s(text: str, option: str) -> float:
+    """`30d`, `12h`, `90m`, `45s`, `2w` as seconds; a bare number is seconds. Raises `click.BadParameter`."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    unit = None if found is None else _UNIT_S.get(found[2] or "s")
+    if found is None or unit is None:
+        raise click.BadParameter(
+            f"{text!r} is no length of time, such as 30d, 12h, 90m, 45s", param_hint=option
+        )
+    return float(found[1]) * unit

@@ -168,3 +168,37 @@ def info() -> Request:
 def reload() -> Request:
     """`POST /v1/reload`: answered when the new code is in force."""
     return Request("POST", "/v1/reload", wait_s=RELOAD_S, repeatable=True)
+
+
+def tokens() -> Request:
+    """`GET /v1/tokens`."""
+    return Request("GET", "/v1/tokens", repeatable=True)
+
+
+def token_self() -> Request:
+    """`GET /v1/tokens/self`: the token that is used."""
+    return Request("GET", "/v1/tokens/self", repeatable=True)
+
+
+def create_token(body: Mapping[str, Any]) -> Request:
+    """`POST /v1/tokens`; asking twice would make two."""
+    return Request("POST", "/v1/tokens", encode(body), JSON)
+
+
+def revoke_token(token_id: str) -> Request:
+    """`DELETE /v1/tokens/{id}`."""
+    return Request("DELETE", _token_path(token_id), repeatable=True)
+
+
+def rotate_token(token_id: str, grace_s: float = 0.0) -> Request:
+    """`POST /v1/tokens/{id}/rotate`; asking twice: the second would find it replaced, and its reply is lost."""
+    return Request("POST", _token_path(token_id) + "/rotate", encode({"grace_s": grace_s}), JSON)
+
+
+def _token_path(token_id: str) -> str:
+    return f"/v1/tokens/{quote(token_id, safe='')}"
+
+
+def share(job_id: str, ttl_s: float) -> Request:
+    """`POST /v1/jobs/{id}/share`: a ticket; another one each time."""
+    return Request("POST", job_path(job_id) + "/share", encode({"ttl_s": ttl_s}), JSON, repeatable=True)

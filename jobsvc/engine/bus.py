@@ -88,6 +88,11 @@ class Bus:
 
     # -- waiting
 
+    @property
+    def waiters(self) -> int:
+        """How many wait for something of a job."""
+        return sum(map(len, self._interests.values()))
+
     def end_of(self, job_id: bytes) -> Deferred[Job]:
         """Fires with the job when its outcome is committed; may be cancelled."""
         return self._until(job_id, self._interest(job_id).ended.wait())

@@ -5,7 +5,7 @@ It composes the rooms of this folder and owns no logic of its own beyond who may
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -272,6 +272,10 @@ class Engine:
         """One job. Raises `JobsvcError` not_found or purged."""
         return Deferred.fromCoroutine(self._waits.get(job_id, tenant))
 
+    def missing(self, job_id: bytes) -> JobsvcError:
+        """What is said of a job that is not there, and so of one that the asker may not see: not_found or purged."""
+        return self._waits.missing(job_id)
+
     def get_many(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, Job]]:
         """Those of these jobs that are there."""
         return Deferred.fromCoroutine(self._waits.get_many(ids, tenant))
@@ -387,11 +391,15 @@ class Engine:
         """It is gone; its attempts are judged."""
         self._intake.died(worker, death)
 
-    async def gauges(self) -> Mapping[tuple[str, ...], int]:
+    async def gauges(self) -> Mapping[tuple[str, ...], float]:
         """How things stand: (name, label…) → figure, for the metrics."""
         if not self.started:
             return {}
-        figures: Counter[tuple[str, ...]] = Counter()
+        figures: dict[tuple[str, ...], float] = defaultdict(int)
+        figures[("waiters",)] = self.bus.waiters
+        for name, task in self.board.tasks.items():
+            if task.mean_s is not None:
+                figures["task_run_seconds", name] = task.mean_s
         for seat in self.board.seats.values():
             for executor, used in seat.used.items():
                 figures["running", executor] += used

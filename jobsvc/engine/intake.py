@@ -80,7 +80,7 @@ class Intake:
             elif isinstance(message, (Begin, Items, Log, Progress)):
                 active = find(message.no)
                 if active is None or active.job.epoch != message.epoch or active.settling:
-                    self._counters["refused", type(message).__name__.lower()] += 1
+                    self._refuse(type(message).__name__.lower(), message.no, message.epoch, active)
                 else:
                     self._reported(active, message, appends)
         if appends:
@@ -185,13 +185,15 @@ class Intake:
         orphan = seat.orphans.pop((message.no, message.epoch), None)
         if orphan is not None:
             self._stops.orphan_gone(orphan)
-        self._counters["refused", "result"] += 1
-        self._log.info(
-            "late result of row {no} epoch {epoch} refused",
-            no=message.no,
-            epoch=message.epoch,
-            action="result_refused",
-        )
+        self._refuse("result", message.no, message.epoch, orphan)
+
+    def _refuse(self, what: str, no: int, epoch: int, active: Active | None) -> None:
+        """Count what came too late. It may come in floods: only who looks for it sees each."""
+        self._counters["refused", what] += 1
+        self._log.debug(
+            "late {what} of row {no} epoch {epoch} refused",
+            what=what, no=no, epoch=epoch, job_id=None if active is None else active.job.id, action="late_refused",
+        )  # fmt: skip
 
     # -- streams
 

@@ -52,6 +52,8 @@ class Operations:
         """See `Engine.cancel`. Modes: `polite` asks, `deadline` asks and kills after `grace_s`, `now` kills at once."""
         while (active := self._board.active.get(job_id)) is None or active.settling:
             if active is not None:
+                if active.job.tenant != tenant:
+                    break  # and said to be missing at once: how long it takes must not tell that it is there
                 # Its end is on the way to the disk: wait for it, so that the answer is true.
                 await self._bus.move_of(job_id)
             job = await self._waits.get(job_id, tenant)

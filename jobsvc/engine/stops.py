@@ -21,6 +21,7 @@ from jobsvc.engine.endings import Endings
 from jobsvc.engine.writes import AttemptWrites, is_full
 from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Cancel, Recall
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
 from jobsvc.ports import Move, Step, Store, Worker
 
@@ -329,7 +330,7 @@ class Stops:
             active.stop.unkillable = True
             self._log.warn(
                 "job {job} does not stop on {worker}: the worker is replaced",
-                job=active.job.id.hex(), worker=worker.id, action="will_not_stop",
+                job=id_text(active.job.id), worker=worker.id, action="will_not_stop",
             )  # fmt: skip
             self._dispatcher.dismiss_if_spent(active.seat)
             if not active.seat.retiring:

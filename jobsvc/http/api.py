@@ -6,6 +6,7 @@ Composition of the edge; nothing about jobs is decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from secrets import token_bytes
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,6 +14,7 @@ import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -20,29 +22,35 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobsvc.engine.engine import Engine
 from jobsvc.http.api_daemon import Described
 from jobsvc.http.auditing import REFUSED, Trail
-from jobsvc.http.auth import Gate
+from jobsvc.http.auth import START_RETRY_S, Gate
 from jobsvc.http.conditions import etag
 from jobsvc.http.edge import Daemon, Edge, InThread
+from jobsvc.http.guessing import WrongTokens
 from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
+from jobsvc.http.narrowing import check_job, check_operator
 from jobsvc.http.openapi import describe
 from jobsvc.http.problems import internal
 from jobsvc.http.query import NOTHING, parse_query
+from jobsvc.http.registry import Registry, TokenFile
 from jobsvc.http.request import Request, as_request
 from jobsvc.http.routes import ROUTES, Answer, Route
 from jobsvc.http.site import Site
-from jobsvc.model.access import Scope
+from jobsvc.http.tickets import Tickets
+from jobsvc.http.token_routes import TOKEN_ROUTES
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
+from jobsvc.model.tokens import taken_apart
+from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 Endpoint = Callable[..., Any]
 _SAFE = frozenset(("GET", "HEAD"))
 """Methods that change nothing; whatever comes with another goes to the audit log."""
 
 
-START_RETRY_S = 1
-"""A start takes about as long as Python's imports in the workers."""
+_LISTED = (*ROUTES, *TOKEN_ROUTES)
+_READING = frozenset((b"GET", b"HEAD"))
 
 
 class Api:
@@ -50,15 +58,20 @@ class Api:
 
     Args:
         edge: what handlers share.
-        token: the bearer token, as text.
         hosts: names this server answers to, beside loopback and its own addresses.
+
+    Attributes:
+        access_log: each answered request is logged at level debug, without what stands behind its question mark.
     """
 
-    def __init__(self, edge: Edge, token: str, hosts: Iterable[str]) -> None:
+    _log = Logger()
+    access_log = False
+
+    def __init__(self, edge: Edge, hosts: Iterable[str]) -> None:
         self.edge = edge
-        self._gate = Gate(token)
+        self.gate = Gate(edge.registry, edge.tickets, WrongTokens(edge.clock), edge.engine.now_us)
         self._hosts = HostGuard(hosts)
-        self.routes = (*ROUTES, _described())
+        self.routes = (*_LISTED, _described())
         self._streaming = frozenset((r.method.encode(), r.path.encode()) for r in self.routes if r.streams)
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
@@ -72,14 +85,17 @@ class Api:
 
     def handle(self, request: Request) -> None:
         """Guard, route, answer."""
+        outside = REQUEST_ID.set(request.request_id.decode())  # what is logged for it, now or later, says so
         try:
             self._hosts.check(request)
-            self._gate.admit(request)
+            self.gate.admit(request)
             if b"%" in request.path or not request.path.isascii() or request.path.startswith(b"//"):
                 _check_path(request.path)
             self._resource.render(request)
         except JobsvcError as error:
             request.refuse(error)
+        finally:
+            REQUEST_ID.reset(outside)
 
     def streams_body(self, method: bytes, path: bytes) -> bool:
         """Whether this request's body is taken as it arrives."""
@@ -92,6 +108,20 @@ class Api:
         if self.edge.trail is not None and request.code in REFUSED:
             self.edge.trail.refused(request)
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
+        if request.refusal is not None:
+            self.edge.engine.counters["http_refusals", request.refusal] += 1
+        if self.access_log:
+            self._log.debug(
+                "{peer} {method} {path} {status} in {elapsed_s:.4f} s",
+                peer=getattr(request.client, "host", None) or "unix",
+                method=method,
+                path=request.path.decode(errors="backslashreplace"),
+                status=request.code,
+                elapsed_s=elapsed_s,
+                route=request.route_name,
+                request_id=request.request_id,
+                action="access",
+            )
 
     # -- inside
 
@@ -109,7 +139,7 @@ class Api:
     def _endpoint(self, route: Route) -> Endpoint:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
-        scope = route.scope
+        gate, scope, shared, whole_daemon = self.gate, route.scope, route.shared, route.whole_daemon
         needs_store = route.path.startswith("/v1/")
         trail = None if route.method in _SAFE else edge.trail
 
@@ -118,16 +148,24 @@ class Api:
             if path:
                 request.target = "/".join(path.values())
             try:
-                _check_scope(request, scope)
+                gate.check_scope(request, scope)
+                principal = request.principal
+                if whole_daemon:
+                    check_operator(request.asker)
                 if needs_store:
                     _check_started(edge)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
+                    JOB_ID.set(path["job_id"])  # of this coroutine's own context
                     path["job_id"] = _job_id(path["job_id"])
+                if principal is not None and principal.narrowed:
+                    await check_job(edge, principal, path.get("job_id"), shared=shared)
                 return await handler(edge, request, query, **path)
             except CancelledError:
                 raise  # the client has left; Klein expects this
             except JobsvcError as error:
+                if error.code == "forbidden":
+                    gate.on_refused(error.code, request)
                 return await _refused(request, error)
             except Exception:  # noqa: BLE001 - logged with its traceback, answered with its number
                 return await _refused(request, internal(Failure(), name))
@@ -146,13 +184,6 @@ async def _refused(request: Request, error: JobsvcError) -> bytes:
     if error.code == "stale":
         request.header(b"ETag", etag(error.context["revision"]))
     return request.problem(error)
-
-
-def _check_scope(request: Request, scope: Scope | None) -> None:
-    if scope is None:
-        return
-    if request.principal is None or not request.principal.may(scope):
-        raise JobsvcError("forbidden", f"The token lacks the scope {scope!r}.")
 
 
 def _check_started(edge: Edge) -> None:
@@ -192,7 +223,7 @@ def _described() -> Route:
         doc="This description.",
         answers={200: Answer("OpenAPI 3.1.", headers=("ETag",)), 304: Answer("Not changed.", media=())},
     )
-    described = Described(describe((*ROUTES, route)))
+    described = Described(describe((*_LISTED, route)))
     return msgspec.structs.replace(route, handler=described.openapi)
 
 
@@ -208,6 +239,8 @@ def build_site(
     in_thread: InThread,
     *,
     token: str,
+    token_file: TokenFile | None = None,
+    random_bytes: Callable[[int], bytes] = token_bytes,
     hosts: Iterable[str] = (),
     trail: Trail | None = None,
 ) -> Site:
@@ -216,13 +249,31 @@ def build_site(
     Args:
         clock: deadlines, heartbeats, slices; the reactor in a daemon.
         in_thread: runs a function off the reactor (`NamedPool.run`): the metrics' text is made there.
-        token: what clients must bring.
+        token: the first token, which the data directory holds, as text.
+        token_file: where it lies; None: it stays as it is while the daemon runs.
+        random_bytes: `random_bytes(n)`: n secret random bytes.
         hosts: names that clients may call this server by, beside loopback and the address they came in on.
         trail: the audit log; None = none is kept.
     """
     body_max_bytes = max(JSON_BODY_MAX_BYTES, engine.config.args_max_bytes + ENVELOPE_BYTES)
-    edge = Edge(engine, daemon, clock, body_max_bytes, in_thread)
+    first = taken_apart(token)
+    if first is None:
+        raise ValueError("the first token is none: jobsvc_<id>.<secret> is expected")
+    registry = Registry(engine.store, first, token_file, clock, engine.now_us, random_bytes)
+    edge = Edge(engine, daemon, clock, body_max_bytes, in_thread, registry, Tickets(random_bytes))
     edge.trail = trail
-    site = Site(Api(edge, token, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes)
+    site = Site(Api(edge, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes)
+    registry.on_ended = lambda token_id: _cut(site, token_id)
     edge.metrics.open_connections = lambda: len(site.channels)
     return site
+
+
+def _cut(site: Site, token_id: str) -> None:
+    """A token was revoked: what it reads, streams or still sends ends now. A change it had asked for is answered."""
+    for channel in tuple(site.channels):
+        for request in tuple(channel.requests):
+            principal = request.principal
+            if principal is None or principal.token != token_id:
+                continue
+            if request.method in _READING or request.producer is not None or not request.body_done:
+                channel.transport.abortConnection()  # not after what is still buffered for a slow reader

@@ -42,15 +42,20 @@ async def readyz(edge: Edge, request: Request, query: Query) -> bytes:
     well = all(ok for _, ok, _ in checks)
     status = 200 if well else 503
     if query.get("verbose", False):
-        flaws = [(name, False, detail) for name, detail in edge.daemon.flaws()]
-        listed = [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in [*checks, *flaws]]
+        told = [*checks, *edge.daemon.remarks()]
+        listed = [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in told]
         return json_reply(request, status, {"ready": well, "checks": listed})
     return request.reply(status, b"ok\n" if well else b"not ready\n", TEXT)
 
 
 async def metrics(edge: Edge, request: Request, _query: Query) -> bytes:
     """`GET /metrics`."""
-    edge.metrics.gauges = {**await edge.engine.gauges(), **edge.daemon.gauges()}
+    edge.metrics.gauges = {
+        **await edge.engine.gauges(),
+        **edge.daemon.gauges(),
+        ("http_streams",): len(edge.outlets),
+        ("ready",): int(all(ok for _, ok, _ in edge.daemon.ready()) and not edge.engine.draining),
+    }
     text = await edge.in_thread(edge.metrics.exposition)
     return request.reply(200, text, CONTENT_TYPE)
 

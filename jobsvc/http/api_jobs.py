@@ -15,6 +15,7 @@ from jobsvc.http.conditions import Known, etag, if_match, if_none_match, require
 from jobsvc.http.cursors import cursor_behind, place_of
 from jobsvc.http.edge import JSON, Edge, encode, json_reply
 from jobsvc.http.formats import EventFormat
+from jobsvc.http.narrowing import seen
 from jobsvc.http.negotiate import (
     applied_wait,
     form_of,
@@ -22,10 +23,12 @@ from jobsvc.http.negotiate import (
     preferred_wait_s,
 )
 from jobsvc.http.origin import origin_of
+from jobsvc.http.preparing import preparing
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
 from jobsvc.http.streams import event_reply
+from jobsvc.model.access import Principal
 from jobsvc.model.clock import time_text
 from jobsvc.model.crashpoints import die, due
 from jobsvc.model.errors import JobError, JobsvcError, invalid_field
@@ -93,8 +96,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
 
 async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     """Store one job; goes on when the client leaves meanwhile."""
-    job = edge.engine.prepare(envelope, request.tenant, idempotency_key(request))
-    job.request_id, job.traceparent = origin_of(request)
+    job = preparing(edge, request)(envelope, idempotency_key(request))
     try:
         [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
     finally:
@@ -180,7 +182,7 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
         if name in query:
             raise JobsvcError("bad_query", f"{name} goes with id.")
     include = query.get("include", ())
-    wanted = _filter(query, request.tenant)
+    wanted = _filter(query, request.asker)
     rows = await edge.engine.list(wanted)
     limit = wanted.limit - 1
     after = cursor_behind(rows[limit - 1].no, wanted) if len(rows) > limit else None
@@ -193,7 +195,7 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
     if other:
         raise JobsvcError("bad_query", f"{other[0]} does not go with id.")
     asked = dict.fromkeys(query["id"])
-    ids = [job_id for job_id in asked if isinstance(job_id, bytes)]
+    ids = await seen(edge, request, [job_id for job_id in asked if isinstance(job_id, bytes)])
     if "wait" in query:
         found = await edge.engine.wait_many(ids, request.tenant, query["wait"], query.get("until", "all"))
     else:
@@ -203,11 +205,13 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
     return json_reply(request, 200, {"jobs": jobs, "next": None, "missing": missing})
 
 
-def _filter(query: Query, tenant: str) -> JobFilter:
+def _filter(query: Query, who: Principal) -> JobFilter:
     """What the store is asked for: one row more than the page, to know whether there is a next one."""
     include = query.get("include", ())
     wanted = JobFilter(
-        tenant=tenant,
+        tenant=who.tenant,
+        among_tasks=who.tasks,
+        among_queues=who.queues,
         states=query.get("state", ()),
         task=query.get("task"),
         queue=query.get("queue"),

@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw
 from jobsvc.http.api_jobs import accept, accepted, bare_result, tell_expiry, told
 from jobsvc.http.bodies import check_raw, decode, json_body, suspicious
 from jobsvc.http.edge import Edge, json_reply
+from jobsvc.http.narrowing import check_task
 from jobsvc.http.negotiate import applied_wait, preferred_wait_s
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
@@ -57,10 +58,12 @@ def task_view(spec: TaskSpec) -> TaskView:
     )
 
 
-def known_task(edge: Edge, name: str) -> TaskSpec:
-    """The task of a path. Raises no_such_task, here as 404: the path names nothing."""
+def known_task(edge: Edge, name: str, among: frozenset[str] = frozenset()) -> TaskSpec:
+    """The task of a path, of those that may be seen (empty: all). Raises no_such_task, here as 404: the path names
+    nothing.
+    """
     spec = edge.engine.task(name)
-    if spec is None:
+    if spec is None or (among and name not in among):
         raise JobsvcError(
             "no_such_task", f"There is no task {name[:128]!r}; GET /v1/tasks lists them.", status=404
         )
@@ -69,17 +72,22 @@ def known_task(edge: Edge, name: str) -> TaskSpec:
 
 async def tasks(edge: Edge, request: Request, _query: Query) -> bytes:
     """`GET /v1/tasks`."""
-    specs = sorted(edge.engine.tasks.values(), key=lambda spec: spec.name)
+    among = request.asker.tasks
+    specs = sorted(
+        (spec for spec in edge.engine.tasks.values() if not among or spec.name in among),
+        key=lambda spec: spec.name,
+    )
     return json_reply(request, 200, {"tasks": [task_view(spec) for spec in specs]})
 
 
 async def task(edge: Edge, request: Request, _query: Query, task: str) -> bytes:
     """`GET /v1/tasks/{task}`."""
-    return json_reply(request, 200, task_view(known_task(edge, task)))
+    return json_reply(request, 200, task_view(known_task(edge, task, request.asker.tasks)))
 
 
 async def call(edge: Edge, request: Request, _query: Query, task: str) -> bytes:
     """`POST /v1/tasks/{task}/call`."""
+    check_task(request, task)
     known_task(edge, task)
     done = await accept(edge, request, Submit(task=task, args=_args(json_body(request))))
     job = accepted(done)

@@ -8,6 +8,7 @@ can cost the records of the first, a power cut those of the second.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 from jobsvc.http.request import Request
 from jobsvc.model.audit import Entry, Head
 from jobsvc.ports import Store
+from jobsvc.runtime.threads import NamedPool
 from jobsvc.store.audit_file import AuditFile
 from jobsvc.store.folder import FolderRefused
 
@@ -66,6 +68,7 @@ class AuditTrail:
     Args:
         in_thread: runs a function on the log's own thread, one at a time.
         store: remembers where the log stands.
+        stop: ends that thread.
     """
 
     _log = Logger()
@@ -77,7 +80,9 @@ class AuditTrail:
         in_thread: InThread,
         file: AuditFile,
         store: Store,
+        stop: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> None:
+        self._stop = stop
         self._clock = clock
         self._now_us = now_us
         self._in_thread = in_thread
@@ -151,8 +156,11 @@ class AuditTrail:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._open:
-            return
+        if self._open:
+            await self._finish()
+        await self._stop()
+
+    async def _finish(self) -> None:
         while self._busy is not None:
             await self._idle()
         self._end_window()
@@ -307,3 +315,9 @@ class AuditTrail:
 def _source(request: Request) -> str:
     """Where a request came from."""
     return getattr(request.client, "host", "unix")
+
+
+def trail_in(folder: Path, boot: str, reactor: Any, now_us: Callable[[], int], store: Store) -> AuditTrail:
+    """The audit log of a data directory, with a thread of its own."""
+    thread = NamedPool(reactor, "jobsvc-audit", 1, 1)
+    return AuditTrail(reactor, now_us, thread.run, AuditFile(folder, boot, now_us), store, thread.stop)

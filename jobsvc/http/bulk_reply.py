@@ -10,21 +10,21 @@ from msgspec import Raw
 
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
-from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, Prepare, key_reused
+from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
 from jobsvc.http.bulk_jobs import job_lines
 from jobsvc.http.edge import Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
 from jobsvc.http.negotiate import MEDIA, no_key
-from jobsvc.http.origin import origin_of
 from jobsvc.http.outlet import Outlet
+from jobsvc.http.preparing import preparing
 from jobsvc.http.problems import document
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_texts
-from jobsvc.model.job import NO_ORIGIN, Job, Submit
+from jobsvc.model.job import Job
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
@@ -154,17 +154,16 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     check_ndjson(request)
     if edge.engine.draining:
         raise draining()
-    tenant = request.tenant
-    outcomes = Outcomes(edge, tenant) if query.get("follow") else None
+    outcomes = Outcomes(edge, request.tenant) if query.get("follow") else None
     on_committed = None if outcomes is None else outcomes.committed
     atomic = query.get("atomic", False)
     no_key(request)
-    prepare, quotas, budget = _preparing(edge, request), edge.engine.quotas, request.site.budget
+    tenant, quotas, budget = request.tenant, edge.engine.quotas, request.site.budget
     intake = BulkIntake(
         request.streamed(),
         edge.clock,
         budget,
-        prepare,
+        preparing(edge, request),
         room=lambda wanted: quotas.room(tenant, wanted),
         crowded=lambda: quotas.crowded or budget.crowded,
         store=None if atomic else edge.engine.submit,
@@ -187,20 +186,6 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     return b""
 
 
-def _preparing(edge: Edge, request: Request) -> Prepare:
-    """What makes a line's job: of the tenant, and of the origin that the whole upload has."""
-    prepare, tenant, origin = edge.engine.prepare, request.tenant, origin_of(request)
-    if origin == NO_ORIGIN:
-        return lambda submit: prepare(submit, tenant)
-
-    def prepared(submit: Submit) -> Job:
-        job = prepare(submit, tenant)
-        job.request_id, job.traceparent = origin
-        return job
-
-    return prepared
-
-
 async def _answer(
     edge: Edge, request: Request, intake: BulkIntake, outcomes: Outcomes | None, *, full: bool
 ) -> None:
@@ -212,6 +197,8 @@ async def _answer(
     instance = request.request_id.decode()
     try:
         while (group := await intake.next_group()) is not None:
+            if group.refused:
+                edge.engine.counters.update(("bulk_refusals", error.code) for error in group.refused.values())
             if full:
                 async for lines in job_lines(edge, request, group):
                     outlet.write(lines)

@@ -50,6 +50,7 @@ def _mark(wanted: JobFilter) -> str:
     """The same for every page of one list: who asks, in which order, for which jobs; not how many, how much of them."""
     states = sorted(set(wanted.states))
     what = (
-        wanted.tenant, wanted.ascending, states, wanted.task, wanted.queue, wanted.labels, wanted.since,
+        wanted.tenant, sorted(wanted.among_tasks), sorted(wanted.among_queues), wanted.ascending, states, wanted.task,
+        wanted.queue, wanted.labels, wanted.since,
     )  # fmt: skip
     return sha256(_encode(what)).hexdigest()[:12]

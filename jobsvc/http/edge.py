@@ -14,7 +14,9 @@ from jobsvc.http.auditing import Trail
 from jobsvc.http.conditions import etag
 from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
+from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
+from jobsvc.http.tickets import Tickets
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, view
@@ -45,10 +47,10 @@ class Daemon(Protocol):
     def ready(self) -> Sequence[tuple[str, bool, str]]:
         """Each check: its name, whether it is well, one line for people."""
 
-    def flaws(self) -> Sequence[tuple[str, str]]:
-        """Checks that are not well though jobs can be taken and run: name and one line for people."""
+    def remarks(self) -> Sequence[tuple[str, bool, str]]:
+        """Checks without which jobs are taken and run all the same: as in `ready`."""
 
-    def gauges(self) -> Mapping[tuple[str, ...], int]:
+    def gauges(self) -> Mapping[tuple[str, ...], float]:
         """Figures for the metrics beside the engine's: (name, label…) → figure."""
 
 
@@ -68,12 +70,23 @@ class Edge:
         "in_thread",
         "metrics",
         "outlets",
+        "registry",
+        "tickets",
         "trail",
     )
 
     def __init__(
-        self, engine: Engine, daemon: Daemon, clock: IReactorTime, body_max_bytes: int, in_thread: InThread
+        self,
+        engine: Engine,
+        daemon: Daemon,
+        clock: IReactorTime,
+        body_max_bytes: int,
+        in_thread: InThread,
+        registry: Registry,
+        tickets: Tickets,
     ) -> None:
+        self.registry = registry
+        self.tickets = tickets
         self.in_thread = in_thread
         self.metrics = Metrics(engine.counters, engine.store.refusals)
         self.engine = engine

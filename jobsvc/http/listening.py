@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -96,13 +97,27 @@ class Listeners:
         """When the first certificate in use ends; None when no listener has one."""
         return min((each.expires for each in self._certificates.values()), default=None)
 
-    def flaws(self, now: datetime) -> list[tuple[str, str]]:
-        """(check, one line) when a certificate in use has ended or soon will."""
+    def certificate_check(self, now_us: Callable[[], int]) -> tuple[bool, str]:
+        """Whether every certificate in use is good for a while yet, and one line."""
         until = self.certificates_expire
-        if until is None or until - now > EXPIRES_SOON:
-            return []
-        words = "has ended on" if until <= now else "ends on"
-        return [("certificate", f"the certificate {words} {until.isoformat()}; renew it and send SIGHUP")]
+        if until is None:
+            return True, "none in use"
+        left = until - datetime.fromtimestamp(now_us() / 1e6, UTC)
+        if left > EXPIRES_SOON:
+            return True, f"good until {until.isoformat()}"
+        words = "has ended on" if left <= timedelta(0) else "ends on"
+        return False, f"the certificate {words} {until.isoformat()}; renew it and send SIGHUP"
+
+    def reread_certificates(self) -> str | None:
+        """What a SIGHUP does: `reload_certificates`, told in a few words; None when there are none.
+
+        Raises:
+            BadCertificate: what could not be used, all in one text.
+        """
+        if problems := self.reload_certificates():
+            raise BadCertificate("; ".join(problems))
+        until = self.certificates_expire
+        return None if until is None else f"good until {until.isoformat()}"
 
     def reload_certificates(self) -> list[str]:
         """Read keys and certificates again: new connections get them, open ones go on with theirs. On any thread.
@@ -123,6 +138,13 @@ class Listeners:
                     listener=description, until=certificates.expires.isoformat(), action="certificate_read",
                 )  # fmt: skip
         return problems
+
+    def check(self) -> tuple[bool, str]:
+        """Whether all listen, and one line that names those which do not."""
+        pairs = zip(self._ports, self._descriptions, strict=True)
+        deaf = [text for port, text in pairs if not getattr(port, "connected", True)]
+        words = f"{len(self._ports) - len(deaf)} of {len(self._ports)} listen"
+        return not deaf and bool(self._ports), words + "".join(f"; not {text}" for text in deaf)
 
     async def close(self) -> None:
         """Take no more connections."""

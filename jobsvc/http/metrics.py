@@ -1,11 +1,10 @@
-"""F3: figures for Prometheus: requests as the edge saw them, and the engine's counters as they stand.
+"""F3: figures for Prometheus: requests as the edge saw them, the engine's counters, and what other rooms hand in.
 
 Counting is plain integers on the reactor; the exposition is made in a thread, since it takes milliseconds.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -13,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from jobsvc.model.histogram import Histogram
 from jobsvc.ports import WriteRefusal
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -29,6 +29,8 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
     "worker_recycled": ("Workers replaced by age, jobs or memory.", ("kind", "why")),
+    "bulk_refusals": ("Lines of bulk submits refused, by the code of their problem.", ("code",)),
+    "http_refusals": ("Requests refused, by the code of their problem.", ("code",)),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "queued": ("Jobs that wait for a slot.", ("task",)),
@@ -37,8 +39,23 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "slots": ("Attempts that may run at once.", ("executor",)),
     "orphans": ("Threads that were given up and still run.", ()),
     "module_broken": ("1 for a task module that new workers are started without.", ("module",)),
+    "workers": ("Processes of workers, by state.", ("kind", "state")),
+    "task_run_seconds": ("Run time of a task's attempts, smoothed over the last few.", ("task",)),
+    "waiters": ("Requests and streams that wait for a job to move.", ()),
+    "http_streams": ("Replies that are being streamed.", ()),
+    "store_waiting_calls": ("Calls that wait for the store's writer.", ()),
+    "store_reads": ("Reads that wait or run.", ()),
+    "store_last_commit_seconds": ("How long the newest commit took.", ()),
+    "ready": ("1 while jobs are taken and run.", ()),
 }
 """What the engine's counters and gauges tell, and the names of their labels."""
+
+OPEN_LABELS = frozenset({"task", "module", "queue"})
+"""Labels whose values come from outside: authors of tasks, clients."""
+LABEL_VALUES_MAX = 200
+"""Values of such a label that get series of their own, first come; the rest shares `other`. Each value costs the one
+who scrapes a few series for ever."""
+OTHER = "other"
 
 
 class Metrics(Collector):
@@ -52,26 +69,46 @@ class Metrics(Collector):
     def __init__(self, counters: Mapping[tuple[str, ...], int], refusals: Mapping[WriteRefusal, int]) -> None:
         self._counters = counters
         self._refusals = refusals
-        self.gauges: Mapping[tuple[str, ...], int] = {}  # as they stood when the metrics were asked for
+        self.gauges: Mapping[tuple[str, ...], float] = {}  # as they stood when the metrics were asked for
         self._requests: dict[tuple[str, str, int], int] = {}
-        self._buckets: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+        self._latency: dict[str, Histogram] = {}
         self.open_connections: Callable[[], int] = lambda: 0  # set by who builds the server
+        self._histograms: dict[str, tuple[str, Histogram]] = {}
+        self._totals: dict[
+            str, tuple[str, tuple[str, ...], Callable[[], Mapping[tuple[str, ...], float]]]
+        ] = {}
+        self._known: dict[str, set[str]] = {label: set() for label in OPEN_LABELS}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
+    def add_histogram(self, name: str, words: str, histogram: Histogram) -> None:
+        """A histogram of another room, as `jobsvc_<name>`; the name ends with its unit."""
+        self._histograms[name] = (words, histogram)
+
+    def add_total(
+        self,
+        name: str,
+        words: str,
+        labels: tuple[str, ...],
+        read: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
+        """Growing counts of another room, as `jobsvc_<name>_total`.
+
+        Args:
+            read: label values → count. Runs on: the thread that makes the text.
+        """
+        self._totals[name] = (words, labels, read)
+
     def observe(self, route: str, method: str, status: int, elapsed_s: float) -> None:
         """A request has been answered."""
         key = (route, method, status)
         self._requests[key] = self._requests.get(key, 0) + 1
-        buckets = self._buckets.get(route)
-        if buckets is None:
-            buckets = self._buckets[route] = [0] * (len(BUCKETS_S) + 1)
-            self._sums[route] = 0.0
-        buckets[bisect_left(BUCKETS_S, elapsed_s)] += 1
-        self._sums[route] += elapsed_s
+        latency = self._latency.get(route)
+        if latency is None:
+            latency = self._latency[route] = Histogram(BUCKETS_S)
+        latency.observe(elapsed_s)
 
     def exposition(self) -> bytes:
         """The text format. Runs on: any thread; each table is copied in one step."""
@@ -92,8 +129,8 @@ class Metrics(Collector):
         latency = HistogramMetricFamily(
             "jobsvc_http_request_seconds", "From the head to the end of the reply.", labels=("route",)
         )
-        for route, counts in list(self._buckets.items()):
-            latency.add_metric((route,), _cumulative(list(counts)), self._sums[route])
+        for route, seen in list(self._latency.items()):
+            latency.add_metric((route,), seen.buckets(), seen.sum)
         yield latency
         yield GaugeMetricFamily("jobsvc_http_connections", "Open connections.", self.open_connections())
         refused = CounterMetricFamily(
@@ -103,29 +140,47 @@ class Metrics(Collector):
             refused.add_metric((reason,), count)
         yield refused
         yield from self._of_engine()
+        for name, (words, histogram) in self._histograms.items():
+            family = HistogramMetricFamily(f"jobsvc_{name}", words)
+            family.add_metric((), histogram.buckets(), histogram.sum)
+            yield family
+        for name, (words, labels, read) in self._totals.items():
+            yield self._family(
+                CounterMetricFamily(f"jobsvc_{name}", words, labels=labels), labels, dict(read())
+            )
 
     def _of_engine(self) -> Iterable[Metric]:
         for name, (words, labels) in _COUNTERS.items():
-            yield _family(
-                CounterMetricFamily(f"jobsvc_{name}", words, labels=labels), name, dict(self._counters)
-            )
+            counter = CounterMetricFamily(f"jobsvc_{name}", words, labels=labels)
+            yield self._family(counter, labels, _of(name, dict(self._counters)))
         for name, (words, labels) in _GAUGES.items():
-            yield _family(GaugeMetricFamily(f"jobsvc_{name}", words, labels=labels), name, self.gauges)
+            gauge = GaugeMetricFamily(f"jobsvc_{name}", words, labels=labels)
+            yield self._family(gauge, labels, _of(name, self.gauges))
+
+    def _family(
+        self,
+        family: CounterMetricFamily | GaugeMetricFamily,
+        labels: tuple[str, ...],
+        figures: Mapping[tuple[str, ...], float],
+    ) -> Metric:
+        bounded: dict[tuple[str, ...], float] = {}
+        for values, figure in figures.items():
+            key = tuple(self._bounded(label, value) for label, value in zip(labels, values, strict=True))
+            bounded[key] = bounded.get(key, 0) + figure
+        for values, figure in bounded.items():
+            family.add_metric(values, figure)
+        return family
+
+    def _bounded(self, label: str, value: str) -> str:
+        """The value, or `other` when there are too many of this label. Runs on: the one thread that makes the text."""
+        known = self._known.get(label)
+        if known is None or value in known:
+            return value
+        if len(known) >= LABEL_VALUES_MAX:
+            return OTHER
+        known.add(value)
+        return value
 
 
-def _family(
-    family: CounterMetricFamily | GaugeMetricFamily, name: str, figures: Mapping[tuple[str, ...], int]
-) -> Metric:
-    for (of, *values), figure in figures.items():
-        if of == name:
-            family.add_metric(tuple(values), figure)
-    return family
-
-
-def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    out: list[tuple[str, float]] = []
-    total = 0
-    for bound, count in zip((*BUCKETS_S, None), counts, strict=True):
-        total += count
-        out.append(("+Inf" if bound is None else str(bound), total))
-    return out
+def _of(name: str, figures: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    return {key[1:]: figure for key, figure in figures.items() if key[0] == name}

@@ -24,6 +24,10 @@ _PATH_DOCS = {
     "job_id": ({"type": "string", "format": "uuid"}, "Id of a job."),
     "task": ({"type": "string"}, "Name of a task."),
     "name": ({"type": "string"}, "Name of a stream: out, or one of the task's own."),
+    "token_id": (
+        {"type": "string"},
+        "Id of a token: what stands before the dot of its text, without jobsvc_.",
+    ),
 }
 _HEADER_DOCS = {
     "Location": "Path of the job.",
@@ -92,7 +96,15 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "ticket",
+                    "description": "From POST /v1/jobs/{job_id}/share: follows that job, for a while.",
+                },
+            },
         },
     }
 
@@ -115,7 +127,7 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         "summary": route.doc,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": answers,
-        "security": [{"token": []}] if route.scope is not None else [],
+        "security": _security(route),
     }
     if route.takes_body:
         schema = {} if route.body is None else schema_of[repr(route.body)]
@@ -124,6 +136,13 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
             "content": {media: {"schema": schema} for media in route.body_media},
         }
     return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """What may open the route; each alone is enough."""
+    if route.scope is None:
+        return []
+    return [{"token": []}, {"ticket": []}] if route.shared else [{"token": []}]
 
 
 def _answer(answer: Answer, schema_of: dict[str, Any]) -> dict[str, Any]:

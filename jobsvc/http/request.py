@@ -19,7 +19,7 @@ from zope.interface import provider
 from jobsvc.http.limits import REQUEST_ID_MAX_CHARS
 from jobsvc.http.problems import MEDIA, encoded, internal, status_of
 from jobsvc.model.access import Principal
-from jobsvc.model.errors import JobsvcError
+from jobsvc.model.errors import Code, JobsvcError
 
 if TYPE_CHECKING:
     from jobsvc.http.site import Channel, Site
@@ -103,10 +103,10 @@ class Request(server.Request):
         body_done: the whole body has been received.
         upload: set for routes that take their body as it arrives.
         principal: who asks; set before routing, None only where no token is needed.
-        refusal: code of the problem that is its reply.
         target: what it changes, as the audit log names it; `counts`: how many of how many, of a bulk upload.
         audited: the audit log has it.
         route_name: for the metrics; the pattern of the route, never the path.
+        refusal: the code of the problem that the reply carries.
     """
 
     channel: Channel
@@ -119,9 +119,9 @@ class Request(server.Request):
     _held_bytes = 0
     upload: Upload | None = None
     route_name = "none"
+    refusal: Code | None = None
     started_s = 0.0
     principal: Principal | None = None
-    refusal: str | None = None
     target: str | None = None
     counts: tuple[int, int] | None = None
     audited = False
@@ -230,10 +230,15 @@ class Request(server.Request):
         return self._id
 
     @property
+    def asker(self) -> Principal:
+        """Who asks, on a route that needs a token."""
+        assert self.principal is not None  # the gate has seen to it
+        return self.principal
+
+    @property
     def tenant(self) -> str:
         """Whose jobs this request sees and makes."""
-        assert self.principal is not None  # every route that knows jobs needs a token
-        return self.principal.tenant
+        return self.asker.tenant
 
     @property
     def gone(self) -> bool:
@@ -260,8 +265,9 @@ class Request(server.Request):
         retry_after_s = error.context.get("retry_after_s")
         if retry_after_s is not None:
             self.header(b"Retry-After", b"%d" % max(1, -(-retry_after_s // 1)))
-        if error.code == "unauthenticated":
-            self.header(b"WWW-Authenticate", b'Bearer realm="jobsvc"')
+        challenge: bytes | None = getattr(error, "challenge", None)
+        if challenge is not None:
+            self.header(b"WWW-Authenticate", challenge)
         return self.reply(status_of(error), encoded(error, self.request_id.decode()), MEDIA)
 
     def refuse(self, error: JobsvcError) -> None:

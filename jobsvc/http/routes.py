@@ -9,7 +9,7 @@ import msgspec
 
 from jobsvc.http import api_daemon, api_jobs, api_tasks, bulk_reply, query, streams
 from jobsvc.http.query import Parameter
-from jobsvc.model.access import Scope
+from jobsvc.model.access import Wanted
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
 from jobsvc.model.job import JobView, Patch, Submit
@@ -41,7 +41,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
         streams: its body is taken as it arrives.
         headers: of the request, those that steer the reply; described in `openapi`. Accept follows from `answers`.
-        scope: what the token must allow; None for what load balancers ask, which needs no token.
+        scope: what the token must allow, `any` for every good one; None for what load balancers ask, without a token.
+        shared: a ticket for the job opens it.
+        whole_daemon: concerns all jobs of all tenants: not for tokens that are narrowed, or of another tenant than
+            the operator's.
         refusals: codes beyond those that any route may give.
     """
 
@@ -57,7 +60,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body_media: tuple[str, ...] = (_JSON,)
     streams: bool = False
     headers: tuple[str, ...] = ()
-    scope: Scope | None = "read"
+    scope: Wanted | None = "read"
+    shared: bool = False
+    whole_daemon: bool = False
     refusals: tuple[Code, ...] = ()
 
 
@@ -203,6 +208,7 @@ _JOBS = (
         doc="A job. With wait and If-None-Match: answered at the next revision.",
         answers={200: _JOB, 304: Answer("Not changed since the revision of If-None-Match.", media=())},
         query=_WAIT,
+        shared=True,
         headers=("If-None-Match",),
         refusals=_FINDING,
     ),
@@ -239,6 +245,7 @@ _JOBS = (
         doc="The bare result.",
         answers={200: Answer("The result."), 202: Answer("Not yet.", JobView, headers=("Retry-After",))},
         query=_WAIT,
+        shared=True,
         refusals=(*_FINDING, "job_failed"),
     ),
     Route(
@@ -254,6 +261,7 @@ _JOBS = (
             "streams": query.names("Items of these streams only."),
             "follow": _FOLLOW,
         },
+        shared=True,
         headers=("Last-Event-ID",),
         refusals=_FINDING,
     ),
@@ -272,6 +280,7 @@ _JOBS = (
             "bare": query.flag("1 = only the data, one JSON value a line."),
             "follow": _FOLLOW,
         },
+        shared=True,
         headers=("Last-Event-ID",),
         refusals=(*_FINDING, "media_type"),
     ),
@@ -358,6 +367,7 @@ _DAEMON = (
         path="/v1/reload",
         name="reload",
         scope="operate",
+        whole_daemon=True,
         handler=api_daemon.reload,
         doc="Replace the workers by new ones with the code as it is now; no job is lost.",
         answers={200: Answer("The tasks in force.", api_daemon.ReloadView)},

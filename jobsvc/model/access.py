@@ -11,8 +11,11 @@ Scope = Literal["read", "submit", "operate", "admin"]
 it, and gives out tokens."""
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
+Wanted = Scope | Literal["any"]
+"""What is asked of a token: a scope, or only that it is good."""
+
 DEFAULT_TENANT: Final = "default"
-"""Whose jobs they are while nobody has set up tenants."""
+"""Whose jobs they are while nobody has set up tenants; its tokens may also do what concerns the whole daemon."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,3 +40,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def may(self, scope: Scope) -> bool:
         """Whether it has this scope."""
         return scope in self.scopes or "admin" in self.scopes
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it sees less than all jobs of its tenant."""
+        return bool(self.tasks or self.queues or self.job)
+
+    def covers(self, task: str, queue: str) -> bool:
+        """Whether jobs of this task in this queue are within what it is narrowed to."""
+        return (not self.tasks or task in self.tasks) and (not self.queues or queue in self.queues)

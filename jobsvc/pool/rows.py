@@ -45,6 +45,12 @@ def module_rows(
     return [ModuleRow(name, sum(name in slot.modules for slot in ready), broken.get(name)) for name in names]
 
 
+def usable(rows: Sequence[ModuleRow]) -> tuple[bool, str]:
+    """Whether any module works, and one line."""
+    count = sum(row.broken is None or row.holders > 0 for row in rows)
+    return bool(count), f"{count} of {len(rows)} work"
+
+
 def flaws(rows: Iterable[ModuleRow]) -> list[tuple[str, str]]:
     """Of each broken module its check and one line: since when, why, when it is tried again, what becomes of jobs."""
     told: list[tuple[str, str]] = []

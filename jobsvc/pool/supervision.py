@@ -427,6 +427,16 @@ class Pool:
         """Why a worker that should be there is not; None when none is missing."""
         return next((slot.trouble for slot in self._slots if slot.trouble and not slot.on_trial), None)
 
+    def states(self) -> list[tuple[str, str]]:
+        """(kind, state) of each worker that is there, and of the one for commands."""
+        there = [(slot.kind, slot.state) for slot in self._slots if slot.worker is not None]
+        return [*there, (self._command.kind, self._command.state)]
+
+    def guard_check(self) -> tuple[bool, str]:
+        """Whether the guard runs, and one line."""
+        pid = self._guard.pid
+        return pid is not None, "is being started" if pid is None else f"runs as process {pid}"
+
     def workers(self) -> list[WorkerRow]:
         """The rows of `/v1/workers`, at some 10 µs each (/proc)."""
         return worker_rows(self._slots, self._command)

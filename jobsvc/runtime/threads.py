@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -57,7 +58,9 @@ class NamedPool:
         def ended(_success: bool, value: T | Failure) -> None:
             self._reactor.callFromThread(self._deliver, answer, value)
 
-        self._pool.callInThreadWithCallback(ended, function, *args, **kwargs)
+        # The thread logs under the ids of who asked.
+        context = copy_context()
+        self._pool.callInThreadWithCallback(ended, lambda: context.run(function, *args, **kwargs))
         return answer
 
     def _deliver(self, answer: Deferred[T], value: T | Failure) -> None:

@@ -11,7 +11,9 @@ from twisted.logger import Logger
 
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
+from jobsvc.model.tokens import Token
 from jobsvc.ports import (
     Append,
     Change,
@@ -25,11 +27,13 @@ from jobsvc.ports import (
     Submitted,
     WriteRefusal,
 )
+from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
 
 _Jobs = list[Job]
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
+_Tokens = list[Token]
 
 
 class StoreFace(ABC):
@@ -41,6 +45,22 @@ class StoreFace(ABC):
     def __init__(self) -> None:
         self._refusals: dict[WriteRefusal, int] = dict.fromkeys(get_args(WriteRefusal), 0)
         self.refusals: Mapping[WriteRefusal, int] = self._refusals
+        self.figures = StoreFigures()
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for the writer."""
+        return 0
+
+    @property
+    def reads(self) -> int:
+        """Reads that wait or run."""
+        return 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be written or read any more."""
+        return False
 
     def _count(self, refused: Sequence[Refused]) -> None:
         """Count and log what fences have refused. Runs where the answers are given: on the reactor."""
@@ -48,7 +68,7 @@ class StoreFace(ABC):
             self._refusals[write.reason] += 1
             self._log.warn(
                 "{what} of job {job} (row {no}) epoch {epoch} by {owner} refused: {reason}",
-                what=write.what, job=None if write.job_id is None else write.job_id.hex(), no=write.no,
+                what=write.what, job=None if write.job_id is None else id_text(write.job_id), no=write.no,
                 epoch=write.epoch, owner=write.owner, reason=write.reason, action="write_refused",
             )  # fmt: skip
 
@@ -125,6 +145,18 @@ class StoreFace(ABC):
         """Remember where the audit log stands."""
         return self._write("anchor", head, at)
 
+    def put_tokens(self, tokens: Sequence[Token]) -> Deferred[None]:
+        """Store or end tokens."""
+        return self._write("put_tokens", tokens)
+
+    def touch_tokens(self, used: Mapping[str, int]) -> Deferred[None]:
+        """When tokens were last used."""
+        return self._write("touch_tokens", used)
+
+    def forget_tokens(self, ended_before: int) -> Deferred[int]:
+        """Remove tokens that ended before a moment."""
+        return self._write("forget_tokens", ended_before)
+
     # -- reads
     def audit_head(self) -> Deferred[Head | None]:
         """Where the audit log stood last."""
@@ -171,3 +203,20 @@ class StoreFace(ABC):
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work."""
         return self._read("next_due")
+
+    def tokens(self) -> Deferred[_Tokens]:
+        """All tokens."""
+        return self._read("tokens")
+
+
+def store_check(store: StoreFace, now: float) -> tuple[bool, str]:
+    """Whether it is open and whole, and one line about its newest commit; `now` is monotonic."""
+    if not store.figures.opened:
+        return False, "is not open yet"
+    if store.broken:
+        return False, "has failed: nothing is stored any more"
+    last, took_s = store.figures.last_commit, store.figures.last_commit_s
+    words = (
+        "nothing committed yet" if last is None else f"last commit {now - last:.0f} s ago, in {took_s:.4f} s"
+    )
+    return True, f"open; {words}; {store.waiting_calls} calls wait"

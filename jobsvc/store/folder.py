@@ -15,12 +15,10 @@ from pathlib import Path
 import msgspec
 
 from jobsvc.model.places import ENDPOINT_FILE, TOKEN_FILE
+from jobsvc.model.tokens import mint, taken_apart
 
 LOCK_FILE = "lock"
 DATABASE_FILE = "jobsvc.db"
-TOKEN_ID_BYTES = 6
-TOKEN_SECRET_BYTES = 32
-"""256 bits: not to be guessed, so its SHA-256 needs no slow hash."""
 
 
 class FolderRefused(Exception):
@@ -158,13 +156,28 @@ class DataFolder:
         try:
             text = file.read_text().strip()
         except FileNotFoundError:
-            text = f"jobsvc_{self._token_bytes(TOKEN_ID_BYTES).hex()}.{self._token_bytes(TOKEN_SECRET_BYTES).hex()}"
-            self._write(TOKEN_FILE, text + "\n")
+            text = mint(self._token_bytes).text
+            self.put_token(text)
         except (OSError, UnicodeDecodeError) as error:
             raise FolderRefused(f"{file} cannot be read ({error}); {what_then}") from None
-        if not text.startswith("jobsvc_") or not text.partition(".")[2]:
+        if taken_apart(text) is None:
             raise FolderRefused(f"{file} holds no token (jobsvc_<id>.<secret>): {what_then}")
         return text
+
+    def token_made_at(self) -> int:
+        """When the token's file was written, in microseconds."""
+        return (self.path / TOKEN_FILE).stat().st_mtime_ns // 1000
+
+    def put_token(self, text: str) -> None:
+        """Make it the token of this directory, in place of the one before. Raises `FolderRefused`."""
+        self._write(TOKEN_FILE, text + "\n")
+
+    def drop_token(self) -> None:
+        """No token any more; the next start makes one. Raises `FolderRefused`."""
+        try:
+            (self.path / TOKEN_FILE).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(TOKEN_FILE, error) from None
 
     def publish(self, url: str | None, unix: str | None) -> None:
         """Say where the daemon listens. Raises `FolderRefused` when that cannot be written."""

@@ -26,6 +26,7 @@ class InlineStore(StoreFace):
 
     def open(self) -> Deferred[None]:
         """Create the database."""
+        self.figures.opened = True
         return execute(self._store.open)
 
     def close(self) -> Deferred[None]:

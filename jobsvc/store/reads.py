@@ -14,9 +14,11 @@ import msgspec
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
+from jobsvc.model.tokens import Token
 from jobsvc.ports import JobFilter
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import LARGE_FIELDS, Policies, attempts_of, chunks_of, jobs_of
+from jobsvc.store.tokens import TOKENS, tokens_of
 
 _IDS_AT_ONCE: Final = 250
 """Ids in one statement; each count is a text of its own."""
@@ -26,6 +28,7 @@ _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
+_Tokens = list[Token]
 
 
 class Reads:
@@ -101,6 +104,9 @@ class Reads:
             add("task=?", wanted.task)
         if wanted.queue is not None:
             add("queue=?", wanted.queue)
+        for column, among in (("task", wanted.among_tasks), ("queue", wanted.among_queues)):
+            if among:
+                add(f"{column} IN ({','.join('?' * len(among))})", *sorted(among))
         if wanted.since is not None:
             add("created_at >= ?", wanted.since)
         for key, value in wanted.labels.items():
@@ -145,6 +151,11 @@ class Reads:
     def attempts(self, no: int) -> _Attempts:
         """Ended attempts that were not the last."""
         return attempts_of(self._value(sql.ATTEMPTS, no))
+
+    # -- who may ask
+    def tokens(self) -> _Tokens:
+        """All tokens, oldest first."""
+        return tokens_of(self._value(TOKENS))
 
     # -- what the engine plans by
     def queued(self) -> Mapping[str, int]:

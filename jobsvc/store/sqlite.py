@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from jobsvc.model.job import Job
 from jobsvc.ports import Append, Change, Claim, Durability, Move, Recovered, Settled, Step, Submitted
-from jobsvc.store import changes, claiming, fenced, recovery, submitting
+from jobsvc.store import changes, claiming, fenced, recovery, submitting, tokens
 from jobsvc.store.connection import (
     MEMORY,
     Connect,
@@ -184,6 +184,9 @@ class SqliteStore:
             "purge": partial(changes.purge, session),
             "anchor": partial(changes.anchor, session),
             "recover": partial(recovery.recover, session),
+            "put_tokens": partial(tokens.put, session),
+            "touch_tokens": partial(tokens.touch, session),
+            "forget_tokens": partial(tokens.forget, session),
         }
         return singles[kind](*args)
 

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -48,6 +49,7 @@ class ThreadedStore(StoreFace):
         reactor: where answers are delivered.
         on_fatal: told once when a write failed for good, or a read found file or disk broken. Every write after that is
             answered with that failure, and nothing is written any more: the daemon must end and start again.
+        monotonic: measures commits.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class ThreadedStore(StoreFace):
         durability: Durability,
         reactor: IReactorFromThreads,
         on_fatal: Callable[[Failure], None],
+        monotonic: Callable[[], float] = monotonic,
     ) -> None:
         super().__init__()
+        self._monotonic = monotonic
         self._store = SqliteStore(path, durability)
         self.durability = durability
         self._reactor = reactor
@@ -95,6 +99,22 @@ class ThreadedStore(StoreFace):
             self._writer.join()
 
         return Deferred.fromCoroutine(in_order())
+
+    # -- for people
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that wait for the writer."""
+        return self._inbox.qsize()
+
+    @property
+    def reads(self) -> int:
+        """Reads that wait or run."""
+        return self._pool.in_flight
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be written or read any more."""
+        return self._broken is not None
 
     # -- doors
     def _write(self, kind: str, *args: Any) -> Deferred[Any]:
@@ -179,8 +199,10 @@ class ThreadedStore(StoreFace):
         try:
             if self._broken is not None:
                 self._broken.raiseException()
+            began = self._monotonic()
             answers = self._written(group)
             refused = self._store.take_refused()
+            self.figures.committed(len(group), began, self._monotonic())
         except JobsvcError as refusal:
             answers = [Failure(refusal) for _ in group]
         except Exception as error:  # noqa: BLE001 - every caller is told, and the daemon
@@ -203,6 +225,7 @@ class ThreadedStore(StoreFace):
 
     # -- back on the reactor
     def _open(self) -> None:
+        self.figures.opened = True
         opened = self._store.opened
         if opened.backup is not None:
             self._log.info(

@@ -143,6 +143,7 @@ class House:
         self.site = build_site(self.engine, self, self.clock, execute, token=TOKEN, hosts=hosts)
         assert isinstance(self.site.application, Api)
         self.api = self.site.application
+        Deferred.fromCoroutine(self.api.edge.registry.load())
 
     def now_us(self) -> int:
         return START_US + int(self.clock.seconds() * 1_000_000)
@@ -160,8 +161,8 @@ class House:
 
         return execute(again)
 
-    def flaws(self) -> Sequence[tuple[str, str]]:
-        return [("module other", "broken since then: ImportError")] if self.flawed else []
+    def remarks(self) -> Sequence[tuple[str, bool, str]]:
+        return [("module other", False, "broken since then: ImportError")] if self.flawed else []
 
     def gauges(self) -> Mapping[tuple[str, ...], int]:
         return {("module_broken", "other"): int(self.flawed)}

@@ -38,6 +38,7 @@ class Audited(House):
         assert isinstance(self.site.application, Api)
         self.api = self.site.application
         self.run(self.trail.begin())
+        self.run(self.api.edge.registry.load())
 
     def run(self, coroutine: Any) -> None:
         done: list[object] = []

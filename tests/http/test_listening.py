@@ -7,13 +7,14 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
 import pytest_twisted
 
+from jobsvc.http.certificates import BadCertificate
 from jobsvc.http.endpoints import EndpointError, TcpEndpoint, UnixEndpoint, parse
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.runtime.threads import NamedPool
@@ -81,6 +82,10 @@ def answer(sock: socket.socket) -> bytes:
             break
         got += piece
     return got
+
+
+def before_us(end: datetime, days: int) -> int:
+    return int((end - timedelta(days=days)).timestamp() * 1e6)
 
 
 def shown(sock: ssl.SSLSocket) -> bytes:
@@ -172,9 +177,9 @@ async def test_a_renewed_certificate_is_shown_without_closing_a_connection(
     assert shown(fresh) != before
     end = START + timedelta(days=40_000)
     assert stage.listeners.certificates_expire == end
-    assert stage.listeners.flaws(end - timedelta(days=15)) == []
-    [(check, words)] = stage.listeners.flaws(end - timedelta(days=13))
-    assert (check, "ends on" in words, "SIGHUP" in words) == ("certificate", True, True)
+    assert stage.listeners.certificate_check(lambda: before_us(end, 15))[0]
+    well, words = stage.listeners.certificate_check(lambda: before_us(end, 13))
+    assert (well, "ends on" in words, "SIGHUP" in words) == (False, True, True)
     assert (await stage.client(lambda: answer(kept))).startswith(b"HTTP/1.1 200 ")
     assert (await stage.client(lambda: answer(fresh))).startswith(b"HTTP/1.1 200 ")
     kept.close()
@@ -192,7 +197,10 @@ async def test_a_bad_new_certificate_leaves_the_old_one_in_use(stage: Stage, tmp
     [problem] = stage.listeners.reload_certificates()
     assert f"the key in {key} does not belong to the certificate in {cert}" in problem
     assert "the certificate in use stays" in problem
+    with pytest.raises(BadCertificate, match="the certificate in use stays"):
+        stage.listeners.reread_certificates()
     cert.write_bytes(good)
+    assert "good until" in (stage.listeners.reread_certificates() or "")
     with await stage.client(lambda: dial(port, trusting(cert))) as sock:
         assert (await stage.client(lambda: answer(sock))).startswith(b"HTTP/1.1 200 ")
 

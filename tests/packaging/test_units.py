@@ -54,3 +54,18 @@ def test_systemd_waits_longer_than_the_drain() -> None:
     """A drain of the default length, and the end of the workers after it, fit into TimeoutStopSec."""
     (patience,) = directives("jobsvc.service")["TimeoutStopSec"]
     assert int(patience) >= limits.DRAIN_S + 20
+
+
+def test_systemd_hears_from_the_daemon() -> None:
+    """F66: the daemon notifies; the watchdog is on and shorter than anybody waits; a restart follows it."""
+    unit = directives("jobsvc.service")
+    assert (unit["Type"], unit["NotifyAccess"], unit["Restart"]) == (["notify"], ["main"], ["on-failure"])
+    (watchdog,) = unit["WatchdogSec"]
+    assert 10 <= int(watchdog) <= 60
+    (patience,) = unit["TimeoutStartSec"]
+    assert patience.endswith("min")
+
+
+def test_a_reload_is_told_how_it_ended() -> None:
+    """`systemctl reload` waits and fails with it: by the command, not by a signal that nobody answers."""
+    assert directives("jobsvc.service")["ExecReload"] == [f"{INSTALLED}/bin/jobsvc reload"]

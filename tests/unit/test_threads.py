@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from jobsvc.model.errors import JobsvcError
+from jobsvc.runtime.context import REQUEST_ID
 from jobsvc.runtime.threads import NamedPool
 from tests.contract.store_harness import ANSWER_S, PumpedReactor
 
@@ -80,4 +81,24 @@ def test_a_pool_that_was_never_used_stops_too() -> None:
     before = threading.active_count()
     pool = NamedPool(reactor.provided, "unused", 5, 5)
     assert threading.active_count() == before
+    reactor.wait(pool.stop())
+
+
+def test_work_runs_in_the_context_of_who_asked() -> None:
+    """What it logs names the request that it is for; what it sets there stays there."""
+    reactor = PumpedReactor()
+    pool = NamedPool(reactor.provided, "reading", 1, 10)
+
+    def work() -> str | None:
+        found = REQUEST_ID.get()
+        REQUEST_ID.set("changed")
+        return found
+
+    answers = []
+    for name in ("r-1", "r-2"):
+        token = REQUEST_ID.set(name)
+        answers.append(pool.run(work))
+        REQUEST_ID.reset(token)
+    answers.append(pool.run(work))
+    assert [reactor.wait(answer) for answer in answers] == ["r-1", "r-2", None]
     reactor.wait(pool.stop())

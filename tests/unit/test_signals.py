@@ -1,0 +1,54 @@
+"""Signals before, and once the reactor runs: kept, handed over, never the end by chance (F65)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from jobsvc.runtime.signals import HELD, Signals
+
+
+class Kernel:
+    """Handlers, and a reactor's queue."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[[int, Any], None]] = {}
+        self.queue: list[Callable[[], None]] = []
+
+    def set_handler(self, number: int, handler: Callable[[int, Any], None]) -> None:
+        self.handlers[number] = handler
+
+    def send(self, number: int) -> None:
+        self.handlers[number](number, None)
+
+    def call_from_thread(self, call: Callable[[], None]) -> None:
+        self.queue.append(call)
+
+    def turn(self) -> None:
+        queue, self.queue = self.queue, []
+        for call in queue:
+            call()
+
+
+def test_what_comes_before_the_reactor_is_kept() -> None:
+    """Each kind once, in order; the handlers run on the reactor, not where the signal struck."""
+    kernel = Kernel()
+    signals = Signals(set_handler=kernel.set_handler)
+    assert set(kernel.handlers) == set(HELD)
+    assert signal.SIGPIPE not in kernel.handlers
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+        kernel.send(number)
+    called: list[str] = []
+    signals.deliver(
+        {signal.SIGHUP: lambda: called.append("hup"), signal.SIGTERM: lambda: called.append("term")},
+        kernel.call_from_thread,
+    )
+    assert called == []
+    kernel.turn()
+    assert called == ["hup", "term"]
+    kernel.send(signal.SIGHUP)
+    kernel.send(signal.SIGHUP)
+    kernel.send(signal.SIGUSR2)  # nobody's: ignored
+    kernel.turn()
+    assert called == ["hup", "term", "hup", "hup"]
