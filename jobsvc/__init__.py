@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from jobsvc.authoring.context import Context as Context
     from jobsvc.authoring.task import Task as Task
     from jobsvc.authoring.task import task as task
+    from jobsvc.model.secret import Secret as Secret
 
 _HOMES = {
     "Cancelled": "jobsvc.authoring.context",
     "Command": "jobsvc.authoring.command",
     "Context": "jobsvc.authoring.context",
     "Retry": "jobsvc.authoring.again",
+    "Secret": "jobsvc.model.secret",
     "Snooze": "jobsvc.authoring.again",
     "Task": "jobsvc.authoring.task",
     "command": "jobsvc.authoring.command",
     "task": "jobsvc.authoring.task",
 }
 
-__all__ = ["Cancelled", "Command", "Context", "Retry", "Snooze", "Task", "command", "task"]
+__all__ = ["Cancelled", "Command", "Context", "Retry", "Secret", "Snooze", "Task", "command", "task"]
 
 
 if not TYPE_CHECKING:  # type checkers would take any name for a public one

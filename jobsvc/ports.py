@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from jobsvc.model.audit import Head
 from jobsvc.model.errors import Exit
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
@@ -244,6 +245,12 @@ class Store(Protocol):
 
     def purge(self, before: int, limit: int) -> Deferred[int]:
         """Retention: remove up to `limit` jobs that ended before `before`; how many went."""
+
+    def anchor(self, head: Head, at: int) -> Deferred[None]:
+        """Remember where the audit log stands, so that a cut-off end is noticed."""
+
+    def audit_head(self) -> Deferred[Head | None]:
+        """Where the audit log stood last; None before the first time."""
 
     def put_tokens(self, tokens: Sequence[Token]) -> Deferred[None]:
         """Store new tokens, and of those with a known id `expires_at` and `revoked_at`; all or none."""

@@ -36,6 +36,7 @@ from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.figures import add_metrics, gauges, picture
 from jobsvc.health import HOSTS, workers_of
 from jobsvc.http.api import Api, build_site
+from jobsvc.http.auditing import trail_in
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.logs.takeover import Log
 from jobsvc.model.crashpoints import crash
@@ -56,6 +57,7 @@ from jobsvc.store.connection import StoreRefused
 from jobsvc.store.face import store_check
 from jobsvc.store.folder import DataFolder, FolderRefused
 from jobsvc.store.memory import InlineStore
+from jobsvc.store.secret_keys import key_ring
 from jobsvc.store.threaded import ThreadedStore
 from jobsvc.store.token_file import TokenFile
 from jobsvc.upkeep import Upkeep
@@ -113,7 +115,7 @@ class Daemon(Service):
         self._reactor: Any = reactor
         self._owns_process = owns_process
         self._background = Background()
-        self._listeners = Listeners(reactor)
+        self._listeners = Listeners(reactor, behind_proxy=config.behind_proxy)
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         token_given = credential(os.environ, TOKEN_CREDENTIAL)
@@ -158,11 +160,16 @@ class Daemon(Service):
             counters=self.engine.counters,
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
+        self.trail = (
+            trail_in(config.data_dir, self.boot, reactor, now_us, self.store) if config.audit else None
+        )
         self._file_thread = NamedPool(cast("Any", reactor), "jobsvc-files", 1, FILES_WAITING_MAX)
         self.upkeep = Upkeep(
             reactor, log, signals, Notifier.from_environ(os.environ if owns_process else {}, os.getpid()),
             self.reload, self._picture, config.data_dir, now_us,
         )  # fmt: skip
+        reread = partial(self._file_thread.run, self._listeners.reread_certificates)
+        self.upkeep.on_hangup.append(("certificates", reread))
         self.is_ready = False
         self._status = 0  # to end with
         self._watch: ModuleWatch | None = None
@@ -189,6 +196,7 @@ class Daemon(Service):
         try:
             self.folder.take()
             token = self.folder.token()
+            self.engine.board.ring = key_ring(self.folder.path, self.config.secret_key, secrets.token_bytes)
         except FolderRefused as error:
             raise refusal(str(error)) from None
         given = self.folder.token_is_given  # then it is not ours to change
@@ -201,6 +209,8 @@ class Daemon(Service):
             token_file=None if given else TokenFile(self.folder, self._file_thread.run),
             random_bytes=secrets.token_bytes,
             hosts=self.config.allowed_host,
+            behind_proxy=self.config.behind_proxy,
+            trail=self.trail,
         )
         self.api = cast("Api", self.site.application)
         self._add_checks()
@@ -222,6 +232,8 @@ class Daemon(Service):
         await self.pool.secure(self.folder.identity())  # no attempt still runs when its job is queued again
         await self.store.open()
         recovered = await self.store.recover(now_us())
+        if self.trail is not None:
+            await self.trail.begin()
         await self.api.edge.registry.load()
         await self.pool.start()
         await self.engine.start()
@@ -306,6 +318,7 @@ class Daemon(Service):
         add, pool, engine = self.upkeep.checks.add, self.pool, self.engine
         add("ready", lambda: (self.is_ready, "started" if self.is_ready else "starting or stopping"))
         add("listeners", self._listeners.check)
+        add("certificate", partial(self._listeners.certificate_check, now_us), decides=False)
         add("store", lambda: store_check(self.store, monotonic()))
         for kind in HOSTS:
             add(f"workers {kind}", partial(self._workers_check, kind))
@@ -408,6 +421,8 @@ class Daemon(Service):
         await self._listeners.close()
         await self._background.drained()
         await self._metrics_thread.stop()
+        if self.trail is not None:
+            await self.trail.close()
         await self._file_thread.stop()
         await self.upkeep.end()
         try:

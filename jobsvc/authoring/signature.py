@@ -16,6 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from jobsvc.authoring.context import Context
 from jobsvc.authoring.results import type_name
 from jobsvc.model.describe import args_schema, describe, made_of_text, reads_like_pydantic, schema
+from jobsvc.model.secret import Secret
 from jobsvc.model.types import ArgsError, ArgsReader, signature_node
 from jobsvc.model.typetree import FieldNode, TypeNode
 
@@ -150,6 +151,10 @@ def make_value(cls: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"Expected `str`, got `{_JSON_NAMES[type(value)]}`")
         return cls(value)
+    if get_origin(cls) is Secret or cls is Secret:
+        if not isinstance(value, str):
+            raise ValueError(f"Expected `str`, got `{_JSON_NAMES[type(value)]}`")
+        return Secret(value)
     return value  # `object`; `describe` has refused all others
 
 

@@ -31,6 +31,7 @@ _COMMANDS = {
     "reload": "daemon",
     "token": "tokens",
     "db": "database",
+    "audit": "auditing",
     "config": "configuring",
     "doctor": "doctor",
     "completion": "completing",

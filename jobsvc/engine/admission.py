@@ -16,10 +16,13 @@ from jobsvc.engine.board import Board, TaskState
 from jobsvc.model import limits
 from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobsvcError, invalid_args, invalid_field
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import BackoffIn, Job, Submit, TimeoutsIn, policy_of
+from jobsvc.model.sealing import KeyRing, SecretUnreadable
 from jobsvc.model.task import Backoff, Policy, Timeouts
 from jobsvc.model.text import has_break
 from jobsvc.model.types import ArgsError
+from jobsvc.model.typetree import TypeNode
 
 _NO_LABELS = b"{}"
 _NO_ARGS = b"{}"
@@ -75,12 +78,16 @@ class Admission:
             labels=_NO_LABELS if submit.labels is UNSET else labels_text(submit.labels),
             args=args,
         )
+        if task.secrets is not None:
+            job.args = self._ring.seal(task.secrets, args, job.id)
         if submit.run_at is not UNSET or submit.delay_s is not UNSET or submit.expires_at is not UNSET:
             _times(job, submit, now)
         _bound_by_total(job, now)
         if submit.key is not UNSET or key_header is not None:
             job.key = _key(submit, key_header)
             job.key_hash = fingerprint(submit)
+            if task.secrets is not None:
+                job.key_hash = self._ring.fingerprint(job.key_hash)
         return job
 
     def again(self, old: Job) -> Job:
@@ -89,15 +96,34 @@ class Admission:
         if task is None:
             raise JobsvcError("no_such_task", f"there is no task {old.task!r} any more")
         args = old.args if old.args is not None else _NO_ARGS
+        if task.secrets is not None:
+            args = self._unsealed(task.secrets, args, old)
         self.check_args(task, args)
         now = self._now_us()
+        job_id = self._new_id(now)
+        if task.secrets is not None:
+            args = self._ring.seal(task.secrets, args, job_id)
         job = Job(
-            id=self._new_id(now), tenant=old.tenant, task=old.task, executor=task.spec.executor, queue=old.queue,
+            id=job_id, tenant=old.tenant, task=old.task, executor=task.spec.executor, queue=old.queue,
             priority=old.priority, created_at=now, policy=old.policy, labels=old.labels, args=args,
             parent=old.parent, rerun_of=old.id,
         )  # fmt: skip
         _bound_by_total(job, now)
         return job
+
+    @property
+    def _ring(self) -> KeyRing:
+        ring = self._board.ring
+        assert ring is not None  # who composes an engine for tasks with secrets gives it one
+        return ring
+
+    def _unsealed(self, node: TypeNode, args: bytes, old: Job) -> bytes:
+        try:
+            return self._ring.unseal(node, args, old.id)
+        except SecretUnreadable as error:
+            raise JobsvcError(
+                "conflict", f"job {id_text(old.id)} cannot be submitted again: {error}", job=id_text(old.id)
+            ) from None
 
     def check_args(self, task: TaskState, args: bytes) -> None:
         """Raise unless `args`, a JSON text, fits the signature of `task`."""

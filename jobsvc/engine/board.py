@@ -15,8 +15,10 @@ from twisted.internet.interfaces import IDelayedCall
 
 from jobsvc.model.job import Job
 from jobsvc.model.limits import PREFETCH_JOBS, PREFETCH_ONE_S, PREFETCH_S, QUICK_S
+from jobsvc.model.sealing import KeyRing
 from jobsvc.model.task import NO_LIMITS, Policy, TaskSpec
 from jobsvc.model.types import checker
+from jobsvc.model.typetree import TypeNode, from_bytes, kinds_in
 from jobsvc.ports import Worker
 from jobsvc.runtime.waiting import Waiters
 
@@ -33,11 +35,14 @@ TimeoutName = Literal["run", "idle", "total"]
 class TaskState:
     """A task, and what the dispatcher has learnt of it."""
 
-    __slots__ = ("alone", "check", "mark", "mean_s", "policy_text", "spec")
+    __slots__ = ("alone", "check", "mark", "mean_s", "policy_text", "secrets", "spec")
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
         self.check: Callable[[bytes], None] = checker(spec.args_tree)
+        node = from_bytes(spec.args_tree)
+        # The signature, when there are secrets in it.
+        self.secrets: TypeNode | None = node if "secret" in kinds_in(node) else None
         self.policy_text = msgspec.json.encode(spec.policy)
         # Limits are set on an idle worker and hold for one attempt: none waits there before or behind it.
         self.alone = spec.executor == "process" and spec.limits != NO_LIMITS
@@ -263,8 +268,16 @@ class Board:
         self.ready: dict[
             str, dict[str, TaskState]
         ] = {}  # executor → tasks of which the store may have queued jobs
+        self.ring: KeyRing | None = None
+        """Keys of secret arguments; given by the composition root before the first task is known."""
         self.gone: Waiters[None] = Waiters()
         """Fires when attempts have left memory (their ends are committed), or turned out not to come into it."""
+
+    def secret_key(self, job: Job, task: TaskState) -> bytes:
+        """What opens the secrets of this job; empty when it has none, or their key is gone."""
+        if task.secrets is None or job.args is None or self.ring is None:
+            return b""
+        return self.ring.key_for(job.args, job.id)
 
     def raise_ready(self, name: str) -> str | None:
         """Jobs of this task have been queued; its executor, None when there is no such task (until a reload)."""

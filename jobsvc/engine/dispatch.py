@@ -298,6 +298,7 @@ class Dispatcher:
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
                     quick, 0, job.args if job.args is not None else b"{}", job.origin,
+                    self._board.secret_key(job, active.task),
                 )
             )  # fmt: skip
             if timed:

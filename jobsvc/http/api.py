@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.api_daemon import Described
+from jobsvc.http.auditing import REFUSED, Trail
 from jobsvc.http.auth import START_RETRY_S, Gate
 from jobsvc.http.conditions import etag
 from jobsvc.http.edge import Daemon, Edge, InThread
@@ -46,6 +47,8 @@ from jobsvc.model.tokens import taken_apart
 from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 Endpoint = Callable[..., Any]
+_SAFE = frozenset(("GET", "HEAD"))
+"""Methods that change nothing; whatever comes with another goes to the audit log."""
 
 
 _LISTED = (*ROUTES, *TOKEN_ROUTES)
@@ -112,6 +115,8 @@ class Api:
         """A request has been answered."""
         # Methods nobody serves are lumped together: a client must not be able to make endless series.
         method = request.method.decode("ascii", "replace") if request.route_name != "none" else "other"
+        if self.edge.trail is not None and request.code in REFUSED:
+            self.edge.trail.refused(request)
         self.edge.metrics.observe(request.route_name, method, request.code, elapsed_s)
         if request.refusal is not None:
             self.edge.engine.counters["http_refusals", request.refusal] += 1
@@ -147,39 +152,51 @@ class Api:
     def _endpoint(self, route: Route) -> Endpoint:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
-        gate, scope, shared, whole_daemon = self.gate, route.scope, route.shared, route.whole_daemon
-        offers = _offers(route)
-        needs_store = route.path.startswith("/v1/")
+        shared, check = route.shared, self._checks(route)
+        trail = None if route.method in _SAFE else edge.trail
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
+            if path:
+                request.target = "/".join(path.values())
             try:
-                gate.check_scope(request, scope)
-                principal = request.principal
-                if whole_daemon:
-                    check_operator(request.asker)
-                if offers is not None:
-                    check_acceptable(request, offers)
-                if needs_store:
-                    _check_started(edge)
+                check(request)
                 query = parse_query(request.query, parameters) if request.query else NOTHING
                 if "job_id" in path:
                     JOB_ID.set(path["job_id"])  # of this coroutine's own context
                     path["job_id"] = _job_id(path["job_id"])
-                if principal is not None and principal.narrowed:
-                    await check_job(edge, principal, path.get("job_id"), shared=shared)
+                if (who := request.principal) is not None and who.narrowed:
+                    await check_job(edge, who, path.get("job_id"), shared=shared)
                 return await handler(edge, request, query, **path)
             except CancelledError:
                 raise  # the client has left; Klein expects this
             except JobsvcError as error:
-                if error.code == "forbidden":
-                    gate.on_refused(error.code, request)
                 return await _refused(request, error)
             except Exception:  # noqa: BLE001 - logged with its traceback, answered with its number
                 return await _refused(request, internal(Failure(), name))
+            finally:
+                if trail is not None:
+                    trail.changed(request)
 
         endpoint.__name__ = name
         return endpoint
+
+    def _checks(self, route: Route) -> Callable[[Request], None]:
+        """What must hold before `route` looks at a request: raises else."""
+        edge, gate, scope, whole_daemon = self.edge, self.gate, route.scope, route.whole_daemon
+        offers = _offers(route)
+        needs_store = route.path.startswith("/v1/")
+
+        def check(request: Request) -> None:
+            gate.check_scope(request, scope)
+            if whole_daemon:
+                check_operator(request.asker)
+            if offers is not None:
+                check_acceptable(request, offers)
+            if needs_store:
+                _check_started(edge)
+
+        return check
 
 
 def _no_route(request: Request, error: BaseException | None) -> JobsvcError:
@@ -258,6 +275,7 @@ def build_site(
     random_bytes: Callable[[int], bytes] = token_bytes,
     hosts: Iterable[str] = (),
     behind_proxy: bool = False,
+    trail: Trail | None = None,
 ) -> Site:
     """The HTTP edge, ready to be listened with.
 
@@ -269,6 +287,7 @@ def build_site(
         random_bytes: `random_bytes(n)`: n secret random bytes.
         hosts: names that clients may call this server by, beside loopback and the address they came in on.
         behind_proxy: see `Site`.
+        trail: the audit log; None = none is kept.
     """
     body_max_bytes = max(JSON_BODY_MAX_BYTES, engine.config.args_max_bytes + ENVELOPE_BYTES)
     first = taken_apart(token)
@@ -276,6 +295,7 @@ def build_site(
         raise ValueError("the first token is none: jobsvc_<id>.<secret> is expected")
     registry = Registry(engine.store, first, token_file, clock, engine.now_us, random_bytes)
     edge = Edge(engine, daemon, clock, body_max_bytes, in_thread, registry, Tickets(random_bytes))
+    edge.trail = trail
     site = Site(
         Api(edge, hosts), clock, engine.now_us, body_max_bytes=body_max_bytes, behind_proxy=behind_proxy
     )

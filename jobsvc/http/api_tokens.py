@@ -199,6 +199,7 @@ def _found(edge: Edge, request: Request, token_id: str) -> Grant:
 def _created(edge: Edge, request: Request, made: Grant, text: str) -> bytes:
     view = _view(made, edge.engine.now_us())
     request.header(b"Location", b"/v1/tokens/" + view.id.encode())
+    request.target = view.id  # in the audit log
     return json_reply(request, 201, NewTokenView(**msgspec.structs.asdict(view), token=text))
 
 

@@ -18,7 +18,7 @@ from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
 from jobsvc.http.tickets import Tickets
 from jobsvc.model.access import Principal, Wanted
-from jobsvc.model.errors import Code, JobsvcError
+from jobsvc.model.errors import JobsvcError
 
 OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz"))
 """For load balancers and supervisors; /readyz with a query tells more, and asks for the token."""
@@ -28,22 +28,12 @@ _SCHEME = b"bearer "
 _TICKET = b"ticket="
 
 
-def _unheard(_code: Code, _request: Request) -> None:
-    """Nobody listens."""
-
-
 class Gate:
-    """Lets in who brings a good token or ticket.
-
-    Attributes:
-        on_refused: told the code and the request of each refusal for the token's sake: unauthenticated, rate_limited,
-            forbidden. Must not raise.
-    """
+    """Lets in who brings a good token or ticket."""
 
     def __init__(
         self, registry: Registry, tickets: Tickets, wrong: WrongTokens, now_us: Callable[[], int]
     ) -> None:
-        self.on_refused: Callable[[Code, Request], None] = _unheard
         self._registry = registry
         self._find = registry.find
         self._tickets = tickets
@@ -58,14 +48,14 @@ class Gate:
         ticket = _taken_ticket(request) if request.query and _TICKET in request.query else None
         if given is None:
             if ticket is None:
-                self._refuse(request, Challenge("unauthenticated", "Send the token: Authorization: Bearer …"))
+                raise Challenge("unauthenticated", "Send the token: Authorization: Bearer …")
             request.principal = self._by_ticket(request, ticket)
             return
         if ticket is not None:
             raise JobsvcError("bad_query", "ticket: send the token or a ticket, not both.")
         header = given[0]
         if len(given) != 1 or header[: len(_SCHEME)].lower() != _SCHEME:
-            self._refuse(request, malformed("Authorization is expected once, as Bearer and the token."))
+            raise malformed("Authorization is expected once, as Bearer and the token.")
         name, _, secret = header[len(_SCHEME) :].strip().partition(b".")
         grant = self._find(name)
         if not compare_digest(sha256(secret).digest(), grant.digest) or grant is NOBODY:
@@ -73,7 +63,7 @@ class Gate:
         now = self._now_us()
         ended = grant.ended(now)
         if ended is not None:
-            self._refuse(request, invalid_token(f"This token has {_ENDED[ended]}."))
+            raise invalid_token(f"This token has {_ENDED[ended]}.")
         grant.used_at = now
         if not grant.noted:
             self._registry.note(grant)
@@ -94,9 +84,9 @@ class Gate:
         now = self._now_us()
         grant = self._registry.get(ticket.token)
         if now >= ticket.expires_at:
-            self._refuse(request, invalid_token("This ticket has expired."))
+            raise invalid_token("This ticket has expired.")
         if grant is None or grant.ended(now):
-            self._refuse(request, invalid_token("The token that made this ticket is no longer good."))
+            raise invalid_token("The token that made this ticket is no longer good.")
         return Principal(
             token=grant.token.id, tenant=grant.token.tenant, scopes=frozenset(("read",)), job=ticket.job
         )
@@ -108,12 +98,8 @@ class Gate:
         wait_s = self._wrong.count(request.client)
         if wait_s is not None:
             words = "Too many wrong tokens came from this address; a good one is let in at once."
-            self._refuse(request, JobsvcError("rate_limited", words, retry_after_s=wait_s))
-        self._refuse(request, invalid_token("This token is not valid here."))
-
-    def _refuse(self, request: Request, error: JobsvcError) -> NoReturn:
-        self.on_refused(error.code, request)
-        raise error
+            raise JobsvcError("rate_limited", words, retry_after_s=wait_s)
+        raise invalid_token("This token is not valid here.")
 
 
 _ENDED: Final = {"revoked": "been revoked", "expired": "expired"}

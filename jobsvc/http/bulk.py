@@ -32,6 +32,7 @@ from jobsvc.model.limits import BULK_ATOMIC_MAX, BULK_LINES_MAX
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
+ID_BYTES = 16
 _TIME_CHECK_LINES = 16
 """Lines between two looks at the clock."""
 
@@ -69,6 +70,11 @@ class Group:
         if not self.refused and not self.blank:
             return list(lines)
         return [line for line in lines if line not in self.refused and line not in self.blank]
+
+    @property
+    def accepted(self) -> int:
+        """How many of its lines are stored."""
+        return len(self.ids) // ID_BYTES
 
     def take(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
         """The store's answers for its lines."""
@@ -124,6 +130,7 @@ class BulkIntake:
         self._line_max_bytes = line_max_bytes
         self.groups: deque[Group] = deque()
         self.held: list[Job] = []
+        self.accepted = 0  # jobs that are stored
         self.line = 0  # number of the last line taken
         self._blocks: deque[list[bytes]] = deque()  # lines received and not decoded
         self._unread_bytes = 0
@@ -296,6 +303,7 @@ class BulkIntake:
     def _committed(self, answers: Sequence[Submitted], group: Group, count: int) -> None:
         lines = group.accepted_lines()
         group.take(lines, answers)
+        self.accepted += group.accepted
         if self._on_committed is not None:
             self._on_committed(lines, answers)
         self._settled(group, count)

@@ -180,6 +180,7 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
         await _answer(edge, request, intake, outcomes, full=query.get("full", False))
     finally:
         intake.close()
+        request.counts = (intake.accepted, intake.line)
         if outcomes is not None:
             outcomes.close()
     return b""
@@ -253,6 +254,7 @@ def _number(intake: BulkIntake, answers: Sequence[Submitted]) -> None:
     for group in intake.groups:
         lines = group.accepted_lines()
         group.take(lines, answers[at : at + len(lines)])
+        intake.accepted += group.accepted
         at += len(lines)
 
 

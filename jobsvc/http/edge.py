@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from jobsvc.engine.engine import Engine
+from jobsvc.http.auditing import Trail
 from jobsvc.http.conditions import etag
 from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
@@ -71,6 +72,7 @@ class Edge:
         "outlets",
         "registry",
         "tickets",
+        "trail",
     )
 
     def __init__(
@@ -92,6 +94,7 @@ class Edge:
         self.clock = clock
         self.body_max_bytes = body_max_bytes
         self.background = Background()
+        self.trail: Trail | None = None
         self.outlets: dict[Outlet, bytes] = {}  # streams that are being written → their last words at a stop
 
     def say_farewell(self) -> None:
@@ -110,7 +113,11 @@ class Edge:
 
     def created(self, request: Request, job: Job) -> None:
         """Say where the job is."""
-        request.header(b"Location", b"/v1/jobs/" + id_text(job.id).encode())
+        text = id_text(job.id)
+        request.header(b"Location", b"/v1/jobs/" + text.encode())
+        if self.trail is not None:  # here, not with the reply: that may come minutes later
+            request.target = text
+            self.trail.changed(request)
 
 
 def draining() -> JobsvcError:

@@ -72,6 +72,8 @@ class Request(server.Request):
         expects: the client waits for 100 Continue before it sends the body.
         upload: set for routes that take their body as it arrives.
         principal: who asks; set before routing, None only where no token is needed.
+        target: what it changes, as the audit log names it; `counts`: how many of how many, of a bulk upload.
+        audited: the audit log has it.
         route_name: for the metrics; the pattern of the route, never the path.
         refusal: the code of the problem that the reply carries.
     """
@@ -93,6 +95,9 @@ class Request(server.Request):
     _finishing = False
     _held_bytes = 0
     principal: Principal | None = None
+    target: str | None = None
+    counts: tuple[int, int] | None = None
+    audited = False
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel, parsePOSTFormSubmission=False)

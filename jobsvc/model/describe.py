@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect as spec
 
-from jobsvc.model.typetree import FieldNode, TypeKind, TypeNode, rebuild
+from jobsvc.model.secret import Secret
+from jobsvc.model.typetree import FieldNode, TypeKind, TypeNode, kinds_in, rebuild
 
 _PLAIN: dict[type[spec.Type], TypeKind] = {
     spec.AnyType: "any",
@@ -47,6 +48,7 @@ _LIMITS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_
 
 _ANY = TypeNode("any")
 _OPAQUE = TypeNode("opaque")
+_SECRET = TypeNode("secret")
 
 
 def describe(annotation: Any) -> TypeNode:
@@ -62,6 +64,8 @@ def describe(annotation: Any) -> TypeNode:
         try:
             msgspec.json.Decoder(rebuild(node))
         except (TypeError, ValueError):
+            if "secret" in kinds_in(node):
+                raise TypeError("a Secret within a type that only the worker can read") from None
             # What this process can decode need not be expressible in the tree, e.g. two enums side by side whose
             # values are of one type.
             return _OPAQUE
@@ -87,6 +91,8 @@ class _Describer:
         if isinstance(info, spec.TupleType):
             return TypeNode("tuple", of=tuple(map(self.describe, info.item_types)))
         if isinstance(info, spec.DictType):
+            if getattr(info.key_type, "cls", None) is Secret:
+                raise TypeError("a Secret cannot be the key of a dict: keys are shown")
             key_value = (self.describe(info.key_type), self.describe(info.value_type))
             return TypeNode("dict", of=key_value, limits=limits)
         if isinstance(info, spec.UnionType):
@@ -108,6 +114,8 @@ class _Describer:
     def _custom(self, cls: Any) -> TypeNode:
         if cls is object:
             return _ANY
+        if cls is Secret:
+            return _SECRET
         if made_of_text(cls):
             return TypeNode("str")
         if reads_like_pydantic(cls):
@@ -182,6 +190,8 @@ def _schema_of_class(cls: type) -> dict[str, Any]:
         return make()
     if made_of_text(cls):
         return {"type": "string", "format": "path"}
+    if cls is Secret:
+        return {"type": "string", "format": "password", "writeOnly": True}
     return {}
 
 

@@ -140,7 +140,8 @@ class Loading(Message, tag=17):
 
 class Start(Message, tag=10):
     """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`); `origin` the
-    request id and the traceparent of the request that made the job, None when it brought neither.
+    request id and the traceparent of the request that made the job, None when it brought neither. `secret_key` opens
+    the secrets in `body`: it is of this job alone.
     """  # fmt: skip
 
     no: int
@@ -154,6 +155,7 @@ class Start(Message, tag=10):
     parts: int = 0
     body: bytes = b""
     origin: tuple[str | None, str | None] | None = None
+    secret_key: bytes = b""
 
 
 class Cancel(Message, tag=11):

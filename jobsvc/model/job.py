@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from jobsvc.model import limits
 from jobsvc.model.clock import time_text
 from jobsvc.model.ids import id_text
+from jobsvc.model.sealing import masked
 from jobsvc.model.states import FINAL, State
 from jobsvc.model.task import Backoff, OnLost, Policy, Timeouts
 
@@ -204,7 +205,7 @@ def view(job: Job, durability: str, *, args: bool = True, result: bool = True) -
     return JobView(
         id=text,
         task=job.task,
-        args=(Raw(job.args) if job.args is not None else _NULL) if args else UNSET,
+        args=(Raw(masked(job.args)) if job.args is not None else _NULL) if args else UNSET,
         executor=job.executor,
         queue=job.queue,
         priority=job.priority,

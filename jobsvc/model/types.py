@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from types import NoneType
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from jobsvc.model.typetree import FieldNode, TypeNode, from_bytes, kinds_in, rebuild
-from jobsvc.model.typewalk import Place, escaped, parse, places
+from jobsvc.model.typewalk import argument_places, escaped, parse
 
 NAME_SHOWN_CHARS = 64
 """Of a name that a client made up, so much is repeated in an error."""
@@ -133,7 +133,7 @@ class ArgsReader:
 
     def _with_integers(self, raw: bytes) -> bytes:
         value = parse(raw)
-        for place in self._places(value):
+        for place in argument_places(self._node, value):
             if isinstance(place.value, msgspec.Raw) and place.node.kind in {"int", "literal"}:
                 text = bytes(place.value).decode()
                 # The float is looked at first: it is infinite where the integer would have a million digits.
@@ -149,21 +149,13 @@ class ArgsReader:
         lower = raw.lower()
         if not (b"nan" in lower or b"inf" in lower or b"\\u" in lower):
             return
-        for place in self._places(parse(raw)):
+        for place in argument_places(self._node, parse(raw)):
             if (
                 place.node.kind == "decimal"
                 and isinstance(place.value, str)
                 and _NON_FINITE.match(place.value)
             ):
                 raise ArgsError(place.pointer, "NaN and infinities are not accepted")
-
-    def _places(self, value: Any) -> Iterator[Place]:
-        fields = self._positional if isinstance(value, list) else self._node.fields
-        for at, field in enumerate(fields):
-            if isinstance(value, list) and at < len(value):
-                yield from places(field.type, value, at)
-            elif isinstance(value, dict) and field.name in value:
-                yield from places(field.type, value, field.name)
 
     def _refuse_named_only(self) -> None:
         for field in self._node.fields:

@@ -19,10 +19,11 @@ import msgspec
 TypeKind = Literal[
     "any", "none", "bool", "int", "float", "str", "bytes", "datetime", "date", "time", "timedelta", "uuid", "decimal",
     "raw", "list", "set", "tuple", "var_tuple", "dict", "union", "literal", "struct", "typed_dict", "named_tuple",
-    "ref", "opaque",
+    "ref", "opaque", "secret",
 ]  # fmt: skip
 """`ref` points to an object that was described earlier in the tree, by its name: this is how a type contains itself.
-`opaque` is a type that only the worker can check. `raw` is JSON text kept as it came."""
+`opaque` is a type that only the worker can check. `raw` is JSON text kept as it came. `secret`
+is a string that is stored encrypted."""
 
 Scalar = str | int | None
 
@@ -91,6 +92,7 @@ _PLAIN: dict[TypeKind, Any] = {
     "int": int,
     "float": float,
     "str": str,
+    "secret": str,
     "bytes": bytes,
     "datetime": dt.datetime,
     "date": dt.date,

@@ -83,6 +83,18 @@ def places(node: TypeNode, holder: Any, key: str | int) -> Iterator[Place]:
             ]
 
 
+def argument_places(node: TypeNode, value: Any) -> Iterator[Place]:
+    """All places of arguments, given by name (a dict) or by position (a list), of the signature `node`."""
+    if isinstance(value, list):
+        fields = [field for field in node.fields if not field.named_only]
+        for at, field in enumerate(fields[: len(value)]):
+            yield from places(field.type, value, at)
+    elif isinstance(value, dict):
+        for field in node.fields:
+            if field.name in value:
+                yield from places(field.type, value, field.name)
+
+
 def _objects(node: TypeNode) -> dict[str, TypeNode]:
     """What a ref of this tree may mean, by name."""
     found: dict[str, TypeNode] = {}

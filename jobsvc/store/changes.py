@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from jobsvc.model.audit import Head
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobError
 from jobsvc.model.job import Job
@@ -16,6 +17,8 @@ from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
 from jobsvc.store.session import Session, decode_nos
 
+AUDIT_HEADS_KEPT: Final = 1_000
+"""Heads of the audit log that are remembered: with one a minute, more than the last half day of news."""
 VACUUM_PART: Final = 4
 """Space goes back to the file system once a quarter of the file is free…"""
 VACUUM_PAGES: Final = 1_000
@@ -98,6 +101,12 @@ def delete(session: Session, job_id: bytes) -> bool:
         return False
     session.remove(found)
     return True
+
+
+def anchor(session: Session, head: Head, at: int) -> None:
+    """Remember where the audit log stands."""
+    session.db.execute(sql.AUDIT_ANCHOR, (head.seq, bytes.fromhex(head.hash), at))
+    session.db.execute(sql.AUDIT_FORGET, (AUDIT_HEADS_KEPT,))
 
 
 def purge(session: Session, before: int, limit: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
@@ -140,6 +141,10 @@ class StoreFace(ABC):
         """Remove jobs that ended before a moment."""
         return self._write("purge", before, limit)
 
+    def anchor(self, head: Head, at: int) -> Deferred[None]:
+        """Remember where the audit log stands."""
+        return self._write("anchor", head, at)
+
     def put_tokens(self, tokens: Sequence[Token]) -> Deferred[None]:
         """Store or end tokens."""
         return self._write("put_tokens", tokens)
@@ -153,6 +158,10 @@ class StoreFace(ABC):
         return self._write("forget_tokens", ended_before)
 
     # -- reads
+    def audit_head(self) -> Deferred[Head | None]:
+        """Where the audit log stood last."""
+        return self._read("audit_head")
+
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
         return self._read("get", job_id, args=args, result=result)

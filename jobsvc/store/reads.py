@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.model.tokens import Token
@@ -160,6 +161,11 @@ class Reads:
     def queued(self) -> Mapping[str, int]:
         """How many jobs are queued, by task."""
         return _decode_counts(self._value(sql.QUEUED))
+
+    def audit_head(self) -> Head | None:
+        """Where the audit log stood last."""
+        found = self._db.execute(sql.AUDIT_HEAD).fetchone()
+        return None if found is None else Head(found[0], bytes(found[1]).hex())
 
     def depths(self) -> Mapping[str, int]:
         """How many jobs are queued, scheduled or retrying, by tenant."""

@@ -182,6 +182,7 @@ class SqliteStore:
             "expire": partial(changes.expire, session, reads),
             "delete": partial(changes.delete, session),
             "purge": partial(changes.purge, session),
+            "anchor": partial(changes.anchor, session),
             "recover": partial(recovery.recover, session),
             "put_tokens": partial(tokens.put, session),
             "touch_tokens": partial(tokens.touch, session),

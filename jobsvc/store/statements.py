@@ -214,6 +214,16 @@ NEXT_ITEM: Final = (
 DROP_CHUNKS: Final = "DELETE FROM chunks WHERE no=? AND kind=? AND stream IS ? AND seq>=? AND seq+count-1<=?"
 """Quota: the oldest chunks of one stream (or of the log) go."""
 
+# -- audit log -------------------------------------------------------------------------------------------------------
+AUDIT_ANCHOR: Final = "INSERT OR IGNORE INTO audit_heads (seq, hash, at) VALUES (?, ?, ?)"
+"""What was seen once is never changed."""
+AUDIT_FORGET: Final = (
+    "DELETE FROM audit_heads WHERE seq <= (SELECT seq FROM audit_heads ORDER BY seq DESC LIMIT 1 OFFSET ?)"
+)
+"""The chain itself vouches for what lies before the newest."""
+AUDIT_HEAD: Final = "SELECT seq, hash FROM audit_heads ORDER BY seq DESC LIMIT 1"
+AUDIT_HEADS: Final = "SELECT seq, hash FROM audit_heads"
+
 # -- claim -----------------------------------------------------------------------------------------------------------
 READY: Final = (
     "SELECT json_group_array(json_array(-priority, no)) FROM (SELECT priority, no FROM jobs"

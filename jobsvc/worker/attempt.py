@@ -21,6 +21,7 @@ from jobsvc.model.limits import ITEM_MAX_BYTES, LOG_LINE_MAX_BYTES, PROGRESS_EVE
 from jobsvc.worker.blame import TooLarge
 from jobsvc.worker.lines import NO_FIELDS, LogEvent, Printed, log_text, pieces
 from jobsvc.worker.outbox import BATCH_BYTES, LOG_STREAM, Outbox, Outlet
+from jobsvc.worker.redaction import Veil
 
 CANCELLED_LOG_WAIT_S = 1.0
 """How long output waits for room once the attempt was asked to stop. The daemon gives no more credit to an attempt it
@@ -52,6 +53,7 @@ class Port:
         "room",
         "start",
         "stirred",
+        "veil",
     )
 
     def __init__(self, start: Start, outbox: Outbox, room: Condition) -> None:
@@ -64,6 +66,7 @@ class Port:
         self.stirred = False
         self.closed = False
         self.cancel_reason: str | None = None
+        self.veil: Veil | None = None  # in front of its secrets, if it has any
         self._deadline: float | None = None
         self._outlets: dict[str, Outlet] | None = None
         self._lines: dict[str, str] | None = None  # by source, what no newline has ended yet
@@ -103,12 +106,16 @@ class Port:
     ) -> None:
         """One log event; a message over the limit becomes several, the fields with the first."""
         fields = msgspec.Raw(fields_json)
+        if self.veil is not None:
+            message = self.veil.text(message)
         for piece in pieces(message):
             self._put(LOG_STREAM, log_text(LogEvent(level, piece, fields, source)))
             fields = NO_FIELDS
 
     def progress(self, body: bytes) -> None:
         """The latest progress; sent at most once per `PROGRESS_EVERY_S`, and the last one before the result."""
+        if self.veil is not None:
+            body = self.veil.json(body)
         with self.room:
             if self.closed:
                 return
@@ -126,6 +133,8 @@ class Port:
 
     def write(self, source: Printed, text: str) -> None:
         """Printed text: every line that it ends becomes a log event."""
+        if self.veil is not None:
+            text = self.veil.text(text)
         with self.room:
             if self._lines is None:
                 self._lines = {}
@@ -145,11 +154,15 @@ class Port:
         line = line.rstrip("\r")
         if "\r" in line:
             line = line.rpartition("\r")[2]
+        if self.veil is not None:  # it may have come in pieces
+            line = self.veil.text(line)
         level = "info" if source == "stdout" else "warning"
         for piece in pieces(line):
             self._put(LOG_STREAM, log_text(LogEvent(level, piece, NO_FIELDS, source)))
 
     def _put(self, stream: str, text: bytes) -> None:
+        if self.veil is not None and stream == LOG_STREAM:
+            text = self.veil.json(text)
         with self.room:
             if self.closed:
                 return  # a thread or task that the attempt left behind: its job has ended
@@ -238,6 +251,8 @@ class Port:
 
     def finish(self, run_s: float, error: JobError | None, body: bytes, again: Again | None = None) -> None:
         """The attempt has ended: its last output, then its result. Afterwards it has no way out any more."""
+        if self.veil is not None and error is not None:
+            error = self.veil.error(error)
         result = Result(self.no, self.epoch, self.began_us, run_s, error, 0, body, again)
         if self._outlets is None and self._lines is None and self._progress is None:
             self.closed = (

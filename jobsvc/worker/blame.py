@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from jobsvc.model.errors import Exit, JobError
 from jobsvc.model.limits import MESSAGE_MAX_CHARS, TRACEBACK_MAX_CHARS
+from jobsvc.worker.redaction import Veil
 
 _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib costs 1 MB here
 _OWN_FOLDERS = tuple(os.path.join(_PACKAGE_FOLDER, name, "") for name in ("worker", "authoring"))  # noqa: PTH118 - the same
@@ -48,17 +49,19 @@ def type_name(error: BaseException) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def words_of(error: BaseException) -> str:
+def words_of(error: BaseException, veil: Veil | None = None) -> str:
     """Its message, cut; an exception that cannot be printed does not make another one."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - any author's __str__
         return f"<{type_name(error)} without printable message>"
+    if veil is not None:
+        text = veil.text(text)  # before it is cut: half a secret would not be found
     # What goes to the daemon must be encodable, whatever an author put in.
     return text[:MESSAGE_MAX_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
-def traceback_text(error: BaseException) -> str | None:
+def traceback_text(error: BaseException, veil: Veil | None = None) -> str | None:
     """The traceback without this package's frames; the end of it when it is too long. None when memory is short."""
     try:
         import traceback  # most workers never need it, and it costs 1 MB
@@ -68,6 +71,8 @@ def traceback_text(error: BaseException) -> str | None:
         text = "".join(found.format())
     except Exception:  # noqa: BLE001 - an author's __str__, source files that changed, no memory: the error itself counts
         return None
+    if veil is not None:
+        text = veil.text(text)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= TRACEBACK_MAX_CHARS else "…" + text[1 - TRACEBACK_MAX_CHARS :]
 
@@ -98,10 +103,12 @@ def let_go(error: BaseException) -> None:
             step = step.tb_next
 
 
-def task_error(error: BaseException) -> JobError:
+def task_error(error: BaseException, veil: Veil | None = None) -> JobError:
     """The task's own code raised this."""
     let_go(error)
     if isinstance(error, (SystemExit, Exited)):
         status = error.status if isinstance(error, Exited) else exit_status(error)
         return JobError("crashed", "SystemExit", f"the task called exit({status})", exit=Exit(code=status))
-    return JobError("task_error", type_name(error), words_of(error), traceback=traceback_text(error))
+    return JobError(
+        "task_error", type_name(error), words_of(error, veil), traceback=traceback_text(error, veil)
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from jobsvc.model.marks import seal_of
 from jobsvc.worker.attempt import Port, current_port
 from jobsvc.worker.lines import Printed
+from jobsvc.worker.redaction import recent, veiled
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -62,7 +63,7 @@ class LineWriter(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         port = self._port()
         if port is None:
-            self._own.write(text)
+            self._own.write(veiled(text) if recent else text)
         else:
             port.write(self._source, text)
         return len(text)

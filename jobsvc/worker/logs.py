@@ -14,6 +14,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEventAsClassi
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from jobsvc.worker.redaction import veiled
+
 COLLECTED = "twisted.internet.defer"
 """Namespace of "Unhandled error in Deferred"."""
 
@@ -40,7 +42,7 @@ class OutputObserver:
             return
         if collected:
             assert failure is not None
-            self._own.write(f"Unhandled error in Deferred:\n{failure.getTraceback()}")
+            self._own.write(veiled(f"Unhandled error in Deferred:\n{failure.getTraceback()}"))
         elif (text := formatEventAsClassicLogText(event)) is not None:
             sys.stderr.write(text)
 

@@ -160,7 +160,7 @@ class LoopExecutor:
         try:
             ending = None, await self._run(port), None
         except CANCELS as cancel:
-            ending = JobError("cancelled", type_name(cancel), words_of(cancel)), b"", None
+            ending = JobError("cancelled", type_name(cancel), words_of(cancel, port.veil)), b"", None
         except (Exception, Exited, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever authors raise
             ending = raised(error, port, self._codes)
         port.finish(perf_counter() - began, *ending)

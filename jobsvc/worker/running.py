@@ -17,8 +17,10 @@ from jobsvc.model.errors import JobError
 from jobsvc.model.frames import Again
 from jobsvc.model.limits import RESULT_MAX_BYTES
 from jobsvc.model.types import ArgsError
+from jobsvc.model.typetree import TypeNode, kinds_in
 from jobsvc.worker.attempt import Port, enter
 from jobsvc.worker.blame import TooLarge, task_error, type_name
+from jobsvc.worker.redaction import Veil, recent
 
 OUT = "out"
 """The stream of what a generator yields."""
@@ -33,7 +35,7 @@ Ending: TypeAlias = tuple[JobError | None, bytes, Again | None]
 class Code:
     """The code of a task with what is asked of it for every attempt looked up once."""
 
-    __slots__ = ("bind", "fn", "inject", "kind", "wants_context", "worth")
+    __slots__ = ("bind", "fn", "inject", "kind", "secrets", "wants_context", "worth")
 
     def __init__(self, task: FunctionTask) -> None:
         signature = task.signature()
@@ -41,6 +43,7 @@ class Code:
         self.kind = task.kind
         self.bind = signature.bind
         self.inject = signature.inject
+        self.secrets = signature.node if "secret" in kinds_in(signature.node) else None
         self.wants_context = signature.wants_context
         self.worth = task.worth
 
@@ -51,8 +54,11 @@ class Code:
             Rejected: the arguments do not fit it.
             BaseException: whatever its own code raises.
         """
+        body = port.start.body
+        if self.secrets is not None:
+            body = _opened(self.secrets, port)
         try:
-            args, kwargs = self.bind(port.start.body)
+            args, kwargs = self.bind(body)
         except ArgsError as error:
             raise Rejected(str(error)) from None
         if self.wants_context:
@@ -62,6 +68,25 @@ class Code:
         else:
             enter(port, None)
         return self.fn(*args, **kwargs)
+
+
+def _opened(node: TypeNode, port: Port) -> bytes:
+    """The arguments with their secrets in clear; from here on nothing that the attempt says has them in it.
+
+    Raises:
+        Rejected: they cannot be decrypted. No other try would go better, and none of its code has run.
+    """
+    from jobsvc.model.sealing import SecretUnreadable, opened
+
+    start = port.start
+    try:
+        body, secrets = opened(node, start.body, start.id, start.secret_key)
+    except SecretUnreadable as error:
+        raise Rejected(str(error)) from None
+    if secrets:
+        port.veil = Veil(secrets)
+        recent.append(port.veil)
+    return body
 
 
 class Rejected(Exception):
@@ -127,13 +152,13 @@ def raised(error: BaseException, port: Port, codes: Mapping[str, Code]) -> Endin
     if isinstance(error, Snooze):
         return None, b"", Again("snooze", error.after_s, None if error.at is None else time_us(error.at))
     if isinstance(error, Retry):
-        return task_error(error), b"", Again("retry", error.after_s)
+        return task_error(error, port.veil), b"", Again("retry", error.after_s)
     known = _of_ours(error, port)
     if known is not None:
         return known, b"", None
     code = codes.get(port.start.task)
     unworthy = isinstance(error, Exception) and code is not None and not code.worth.allows(error)
-    return task_error(error), b"", Again("never") if unworthy else None
+    return task_error(error, port.veil), b"", Again("never") if unworthy else None
 
 
 def _of_ours(error: BaseException, port: Port) -> JobError | None:

@@ -29,7 +29,17 @@ READERS: Final = 4
 STEADY_LOOKS: Final = 10
 """A zombie that is there in so many looks in a row is one that nobody reaps."""
 FILES: Final = frozenset(
-    ("token", "lock", "endpoint.json", "jobsvc.db", "jobsvc.db-wal", "jobsvc.db-shm", "backup", "clean")
+    (
+        "token",
+        "lock",
+        "endpoint.json",
+        "jobsvc.db",
+        "jobsvc.db-wal",
+        "jobsvc.db-shm",
+        "backup",
+        "clean",
+        "audit.log",
+    )
 )
 """What a data directory may hold."""
 

@@ -1,0 +1,148 @@
+"""F3: the text of `--listen` taken apart: Twisted's grammar, with the kinds whose opening is ours.
+
+`ssl:` and `tls:` are ours because Twisted reads a certificate once for the life of a listener; `unix:` because its
+socket is to be closed to others, and one left by a killed daemon is no reason to refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from jobsvc.http.certificates import Material
+
+UNIX_MODE = 0o660
+"""Owner and group; whoever may open the socket still needs a token."""
+BACKLOG = 50
+"""Connections that wait to be accepted; Twisted's own."""
+PORT_MAX = 65_535
+MODE_MAX = 0o777
+
+_TCP_OPTIONS = frozenset(("interface", "backlog"))
+_SSL_OPTIONS = _TCP_OPTIONS | {"privateKey", "certKey", "extraCertChain", "clientCA"}
+_TLS_OPTIONS = _TCP_OPTIONS | {"port"}
+_UNIX_OPTIONS = frozenset(("mode", "backlog", "lockfile"))
+
+
+class EndpointError(ValueError):
+    """Not such an endpoint; the text says why."""
+
+
+class TcpEndpoint(msgspec.Struct, frozen=True):
+    """A TCP listener with TLS over it. `source` as `Certificates` takes it."""
+
+    port: int
+    interface: str
+    backlog: int
+    source: Material | Path
+
+
+class UnixEndpoint(msgspec.Struct, frozen=True):
+    """A Unix socket."""
+
+    path: Path
+    mode: int
+    backlog: int
+
+
+def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
+    """The endpoint that `text` names; None where it is of a kind that Twisted opens (`tcp:`, `systemd:`).
+
+    `ssl:8787:privateKey=key.pem:certKey=cert.pem:extraCertChain=chain.pem:clientCA=ca.pem:interface=0.0.0.0`,
+    `tls:/etc/certificates:port=8787:interface=::`, `unix:/run/jobsvc.sock:mode=660`. A backslash before a colon makes
+    it part of the value.
+
+    Raises:
+        EndpointError: an unknown option, or a value out of its range.
+    """
+    kind, positional, options = taken_apart(text)
+    if kind == "ssl":
+        _known(kind, positional, options, ("port",), _SSL_OPTIONS)
+        key = Path(options.get("privateKey", "server.pem"))
+        return TcpEndpoint(
+            _number("port", options["port"], PORT_MAX),
+            options.get("interface", ""),
+            _number("backlog", options.get("backlog", str(BACKLOG))),
+            Material(
+                key=key,
+                certificate=Path(options["certKey"]) if "certKey" in options else key,
+                chain=Path(options["extraCertChain"]) if "extraCertChain" in options else None,
+                client_ca=Path(options["clientCA"]) if "clientCA" in options else None,
+            ),
+        )
+    if kind == "tls":
+        _known(kind, positional, options, ("path",), _TLS_OPTIONS)
+        return TcpEndpoint(
+            _number("port", options.get("port", "443"), PORT_MAX),
+            options.get("interface", "::"),
+            _number("backlog", options.get("backlog", str(BACKLOG))),
+            Path(options["path"]),
+        )
+    if kind == "unix":
+        _known(kind, positional, options, ("address",), _UNIX_OPTIONS)
+        return UnixEndpoint(
+            Path(options["address"]),
+            _mode(options["mode"]) if "mode" in options else UNIX_MODE,
+            _number("backlog", options.get("backlog", str(BACKLOG))),
+        )
+    return None
+
+
+def taken_apart(text: str) -> tuple[str, list[str], dict[str, str]]:
+    """(kind, what stands alone, what is named) of an endpoint's text, without its backslashes."""
+    parts = [""]
+    characters = iter(text)
+    for each in characters:
+        if each == "\\":
+            parts[-1] += each + next(characters, "")
+        elif each == ":":
+            parts.append("")
+        else:
+            parts[-1] += each
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for part in parts[1:]:
+        name, sign, value = part.partition("=")
+        if sign and name.isidentifier():
+            named[name] = _plain(value)
+        else:
+            positional.append(_plain(part))
+    return _plain(parts[0]), positional, named
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def _known(
+    kind: str, positional: list[str], options: dict[str, str], names: tuple[str, ...], known: frozenset[str]
+) -> None:
+    """Name what stands alone, refuse what nobody knows."""
+    for name, value in zip(names, positional, strict=False):
+        options.setdefault(name, value)
+    if len(positional) > len(names):
+        raise EndpointError(f"{positional[len(names)]!r} has no name; options are written name=value")
+    for name in names:
+        if not options.get(name):
+            raise EndpointError(f"{kind}: needs a {name}")
+    for name in options:
+        if name not in known and name not in names:
+            raise EndpointError(f"{kind}: has no option {name}; it has {', '.join(sorted(known))}")
+
+
+def _number(name: str, text: str, most: int = 1_000_000) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > most:
+        raise EndpointError(f"{name}={text}: a number from 0 to {most} is expected")
+    return int(text)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= MODE_MAX:
+        raise EndpointError(f"mode={text}: an octal number such as 660 is expected")
+    return mode
