@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -18,16 +17,15 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from jobsvc.engine.engine import Engine
-from jobsvc.http.api_daemon import Described
 from jobsvc.http.auth import Gate
+from jobsvc.http.contract.served import contract
 from jobsvc.http.edge import Daemon, Edge, InThread
 from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
-from jobsvc.http.openapi import describe
 from jobsvc.http.problems import internal
 from jobsvc.http.query import NOTHING, parse_query
 from jobsvc.http.request import Request, as_request
-from jobsvc.http.routes import ROUTES, Answer, Route
+from jobsvc.http.routes import Route
 from jobsvc.http.site import Site
 from jobsvc.model.access import Scope
 from jobsvc.model.errors import JobsvcError
@@ -54,7 +52,7 @@ class Api:
         self.edge = edge
         self._gate = Gate(token)
         self._hosts = HostGuard(hosts)
-        self.routes = (*ROUTES, _described())
+        self.routes = contract().routes
         self._streaming = frozenset((r.method.encode(), r.path.encode()) for r in self.routes if r.streams)
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
@@ -166,25 +164,6 @@ def _check_path(path: bytes) -> None:
 def _rule(path: str) -> str:
     """The path in Werkzeug's spelling."""
     return path.replace("{", "<").replace("}", ">")
-
-
-def _described() -> Route:
-    """The route that serves the description of all others."""
-    route = Route(
-        method="GET",
-        path="/openapi.json",
-        name="openapi",
-        handler=_undescribed,
-        doc="This description.",
-        answers={200: Answer("OpenAPI 3.1.", headers=("ETag",)), 304: Answer("Not changed.", media=())},
-    )
-    described = Described(describe((*ROUTES, route)))
-    return msgspec.structs.replace(route, handler=described.openapi)
-
-
-async def _undescribed(*_: Any) -> bytes:
-    """Stands in the table while the document is made: it describes its own route too."""
-    raise LookupError
 
 
 def build_site(

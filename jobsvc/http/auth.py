@@ -12,8 +12,9 @@ from jobsvc.http.request import Request
 from jobsvc.model.access import Principal
 from jobsvc.model.errors import JobsvcError
 
-OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz"))
-"""For load balancers and supervisors; /readyz with a query tells more, and asks for the token."""
+OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz", b"/docs"))
+"""For load balancers and supervisors, and the page about the API, which is the same everywhere;
+/readyz with a query tells more, and asks for the token."""
 _SCHEME = b"bearer "
 
 

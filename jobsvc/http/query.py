@@ -112,6 +112,9 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(_text(part) for part in text.split(","))
 
 
+_PRINTABLE: Mapping[str, Any] = {"type": "string", "minLength": 1}
+
+
 def number(doc: str, low: int = 0, high: int = 2**53) -> Parameter:
     """A whole number."""
     return Parameter(_integer(low, high), {"type": "integer", "minimum": low, "maximum": high}, doc)
@@ -123,13 +126,13 @@ def seconds(doc: str) -> Parameter:
 
 
 def flag(doc: str) -> Parameter:
-    """1 or 0."""
-    return Parameter(_flag, {"type": "string", "enum": ["0", "1", "true", "false"]}, doc)
+    """1 or 0; the bare name is 1."""
+    return Parameter(_flag, {"type": "string", "enum": ["0", "1", "true", "false", ""]}, doc)
 
 
 def text(doc: str) -> Parameter:
     """A text."""
-    return Parameter(_text, {"type": "string", "minLength": 1}, doc)
+    return Parameter(_text, _PRINTABLE, doc)
 
 
 def label(doc: str) -> Parameter:
@@ -144,7 +147,13 @@ def time(doc: str) -> Parameter:
 
 def ids(doc: str) -> Parameter:
     """Job ids; what is no id is kept as text."""
-    return Parameter(_ids, {"type": "string"}, doc)
+    schema = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MANY_MAX,
+        "items": {"type": "string", "format": "uuid"},
+    }
+    return Parameter(_ids, schema, doc)
 
 
 def one_of(doc: str, *choices: str) -> Parameter:
@@ -155,13 +164,15 @@ def one_of(doc: str, *choices: str) -> Parameter:
 def some_of(doc: str, *choices: str) -> Parameter:
     """Some of these words, joined by commas."""
     return Parameter(
-        _some_of(choices), {"type": "string", "description": "joined by commas: " + ", ".join(choices)}, doc
+        _some_of(choices),
+        {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(choices)}},
+        doc,
     )
 
 
 def names(doc: str) -> Parameter:
     """Names joined by commas."""
-    return Parameter(_names, {"type": "string"}, doc)
+    return Parameter(_names, {"type": "array", "minItems": 1, "items": _PRINTABLE}, doc)
 
 
 def limit(doc: str) -> Parameter:

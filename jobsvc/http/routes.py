@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from jobsvc.http import api_daemon, api_jobs, api_tasks, bulk_reply, query, streams
+from jobsvc.http.contract import shapes
 from jobsvc.http.query import Parameter
 from jobsvc.model.access import Scope
 from jobsvc.model.errors import Code
@@ -25,10 +26,16 @@ _JSON = "application/json"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One status of a route: what it means, and in which forms its body comes (type, or None for any JSON)."""
+    """One status of a route: what it means, and in which forms its body comes.
+
+    Attributes:
+        shape: of the JSON: a type, the name of a component that no type stands for, or None for any JSON.
+        line: likewise, of each line of a body of lines.
+    """
 
     doc: str
     shape: Any = None
+    line: Any = None
     media: tuple[str, ...] = (_JSON,)
     headers: tuple[str, ...] = ()
 
@@ -39,10 +46,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: with `{job_id}`-like parts.
         body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
+        line: of a body of lines, the shape of each; as `Answer.line`.
         streams: its body is taken as it arrives.
-        headers: of the request, those that steer the reply; described in `openapi`. Accept follows from `answers`.
+        headers: of the request, those that steer the reply; they are described in `contract.headers`. Accept follows
+            from `answers`.
         scope: what the token must allow; None for what load balancers ask, which needs no token.
         refusals: codes beyond those that any route may give.
+        refusal_headers: what refusals of a status carry beside what all with their codes do.
     """
 
     method: str
@@ -55,12 +65,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     takes_body: bool = False
     body: Any = None
     body_media: tuple[str, ...] = (_JSON,)
+    line: Any = None
     streams: bool = False
     headers: tuple[str, ...] = ()
     scope: Scope | None = "read"
     refusals: tuple[Code, ...] = ()
+    refusal_headers: Mapping[int, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
+_CREATED = ("Location", "ETag", "Preference-Applied")
 _JOB = Answer("The job.", JobView, headers=("ETag",))
 _WAIT = {"wait": query.seconds("Answer when the job is done, or after so many seconds (up to 300).")}
 _FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
@@ -71,7 +84,7 @@ _FINDING: tuple[Code, ...] = ("not_found", "purged")
 _READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 
 
-def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) -> Route:
+def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer], *refusals: Code) -> Route:
     """A change of one job by POST without a body."""
     return Route(
         method="POST",
@@ -83,7 +96,7 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) 
         answers=answers,
         takes_body=True,
         body=api_jobs.Nothing,
-        refusals=(*_FINDING, *_READING, *_STORING, "conflict"),
+        refusals=(*_FINDING, *_READING, *_STORING, "conflict", *refusals),
     )
 
 
@@ -112,19 +125,24 @@ _JOBS = (
         doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
         answers={
             201: Answer(
-                "Accepted and kept.", JobView, (_JSON, *_STREAMED), ("Location", "ETag", "Preference-Applied")
+                "Accepted and kept: the job, or its events.",
+                JobView,
+                "Event",
+                (_JSON, *_STREAMED),
+                _CREATED,
             ),
             200: Answer(
-                "The same key and body before: the same job.",
+                "The same key and body came before: the same job, or its events.",
                 JobView,
+                "Event",
                 (_JSON, *_STREAMED),
-                ("Location", "ETag"),
+                (*_CREATED, "Idempotency-Replayed"),
             ),
         },
         takes_body=True,
         body=Submit,
         headers=("Idempotency-Key", "Prefer"),
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused", *_FINDING),
     ),
     Route(
         method="GET",
@@ -132,7 +150,7 @@ _JOBS = (
         name="jobs.list",
         handler=api_jobs.look,
         doc="A page of jobs by filter, newest first; or, with id, these jobs as whole rows.",
-        answers={200: Answer("jobs, next (null on the last page), and with id: missing.")},
+        answers={200: Answer("The jobs.", shapes.JobPage)},
         query={
             "id": query.ids("Ids joined by commas."),
             "wait": query.seconds(
@@ -160,6 +178,7 @@ _JOBS = (
         answers={
             200: Answer(
                 "{line, id} or {line, problem}; then, with follow=out, {line, id, state, result, error}.",
+                line="BulkAnswer",
                 media=(NDJSON,),
             )
         },
@@ -171,6 +190,7 @@ _JOBS = (
         takes_body=True,
         body=Submit,
         body_media=(NDJSON,),
+        line=Submit,
         streams=True,
         refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
     ),
@@ -180,7 +200,10 @@ _JOBS = (
         name="jobs.get",
         handler=api_jobs.get,
         doc="A job. With wait and If-None-Match: answered at the next revision.",
-        answers={200: _JOB, 304: Answer("Not changed since the revision of If-None-Match.", media=())},
+        answers={
+            200: _JOB,
+            304: Answer("Not changed since the revision of If-None-Match.", media=(), headers=("ETag",)),
+        },
         query=_WAIT,
         headers=("If-None-Match",),
         refusals=_FINDING,
@@ -201,7 +224,10 @@ _JOBS = (
         name="jobs.result",
         handler=api_jobs.result,
         doc="The bare result.",
-        answers={200: Answer("The result."), 202: Answer("Not yet.", JobView, headers=("Retry-After",))},
+        answers={
+            200: Answer("The result."),
+            202: Answer("Not yet.", JobView, headers=("Retry-After", "ETag")),
+        },
         query=_WAIT,
         refusals=(*_FINDING, "job_failed"),
     ),
@@ -211,7 +237,10 @@ _JOBS = (
         name="jobs.events",
         handler=streams.events,
         doc="The events of a job from the start or from a number, live to its end.",
-        answers={200: Answer("Events.", media=_STREAMED), 204: Answer("Nothing more will come.", media=())},
+        answers={
+            200: Answer("Events.", line="Event", media=_STREAMED),
+            204: Answer("Nothing more will come.", media=()),
+        },
         query={
             "from": _FROM,
             "kinds": query.some_of("Only these kinds.", *EVENT_KINDS),
@@ -227,7 +256,9 @@ _JOBS = (
         name="jobs.stream",
         handler=streams.stream,
         doc="The items of one stream, live to the end.",
-        answers={200: Answer("Items.", media=(NDJSON, SSE, "application/octet-stream"))},
+        answers={
+            200: Answer("Items.", line="Item", media=(NDJSON, SSE, "application/octet-stream")),
+        },
         query={
             "from": _FROM,
             "epoch": query.one_of(
@@ -256,6 +287,8 @@ _JOBS = (
         api_jobs.retry,
         "A new job like this final one.",
         {201: Answer("The new job.", JobView, headers=("Location", "ETag"))},
+        "no_such_task",
+        "invalid_args",
     ),
     _verb("run", api_jobs.run_now, "Queue a scheduled or retrying job now.", {200: _JOB}),
     Route(
@@ -264,7 +297,7 @@ _JOBS = (
         name="jobs.attempts",
         handler=api_jobs.attempts,
         doc="All attempts at a job, in order.",
-        answers={200: Answer("attempts.", dict[str, list[api_jobs.AttemptView]])},
+        answers={200: Answer("The attempts.", shapes.Attempts)},
         refusals=_FINDING,
     ),
 )
@@ -275,7 +308,7 @@ _TASKS = (
         "tasks.list",
         api_tasks.tasks,
         "What can be submitted.",
-        dict[str, list[api_tasks.TaskView]],
+        shapes.Tasks,
     ),
     Route(
         method="GET",
@@ -293,7 +326,9 @@ _TASKS = (
         scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
-        answers={200: Answer("The result.", headers=("Location", "Preference-Applied"))},
+        answers={
+            200: Answer("The result.", headers=("Location", "Preference-Applied", "Idempotency-Replayed"))
+        },
         takes_body=True,
         headers=("Idempotency-Key", "Prefer"),
         refusals=(
@@ -304,15 +339,21 @@ _TASKS = (
             "key_reused",
             "job_failed",
             "wait_over",
+            *_FINDING,
         ),
+        refusal_headers={424: ("Location", "Preference-Applied"), 504: ("Location", "Preference-Applied")},
     ),
 )
 
 _DAEMON = (
+    _look("/v1/workers", "workers", api_daemon.workers, "The workers.", shapes.Workers),
     _look(
-        "/v1/workers", "workers", api_daemon.workers, "The workers.", dict[str, list[api_daemon.WorkerView]]
+        "/v1/executors",
+        "executors",
+        api_daemon.executors,
+        "What each executor can and cannot do.",
+        shapes.Executors,
     ),
-    _look("/v1/executors", "executors", api_daemon.executors, "What each executor can and cannot do."),
     _look("/v1/info", "info", api_daemon.info, "Version, durability, limits, defaults.", api_daemon.InfoView),
     Route(
         method="POST",
@@ -349,8 +390,8 @@ _DAEMON = (
         handler=api_daemon.readyz,
         doc="Whether jobs can be taken and run; with verbose (and a token) why not.",
         answers={
-            200: Answer("Ready.", media=("text/plain", _JSON)),
-            503: Answer("Not ready.", media=("text/plain", _JSON)),
+            200: Answer("Ready.", shapes.Readiness, media=("text/plain", _JSON)),
+            503: Answer("Not ready.", shapes.Readiness, media=("text/plain", _JSON)),
         },
         query={"verbose": query.flag("List the checks.")},
         scope=None,
@@ -367,4 +408,4 @@ _DAEMON = (
 )
 
 ROUTES: tuple[Route, ...] = (*_JOBS, *_TASKS, *_DAEMON)
-"""All but `/openapi.json`, which is made from them."""
+"""All but those that serve the description made from them (`contract.served`)."""
