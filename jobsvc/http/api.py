@@ -5,6 +5,7 @@ Composition of the edge; nothing about jobs is decided here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.auth import Gate
@@ -33,6 +35,7 @@ from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
 
 Endpoint = Callable[..., Any]
+_BESIDE_IDS = re.compile(r"/v1/jobs/(\w+)(?:/|\Z)")
 
 
 START_RETRY_S = 1
@@ -57,6 +60,7 @@ class Api:
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
         app.url_map.merge_slashes = False
+        app.url_map.converters["job_id"] = job_ids(self.routes)
         for route in self.routes:
             app.route(_rule(route.path), methods=[route.method], endpoint=route.name)(self._endpoint(route))
         app.handle_errors(HTTPException)(self._unrouted)
@@ -163,7 +167,17 @@ def _check_path(path: bytes) -> None:
 
 def _rule(path: str) -> str:
     """The path in Werkzeug's spelling."""
-    return path.replace("{", "<").replace("}", ">")
+    return path.replace("{job_id}", "<job_id:job_id>").replace("{", "<").replace("}", ">")
+
+
+def job_ids(routes: Iterable[Route]) -> type[BaseConverter]:
+    """What stands for an id: anything but a word that other routes have in its place (405 there, not 404)."""
+    words = {found[1] for route in routes if (found := _BESIDE_IDS.match(route.path))}
+
+    class JobIds(BaseConverter):
+        regex = rf"(?!(?:{'|'.join(sorted(words))})\Z)[^/]+"
+
+    return JobIds
 
 
 def build_site(

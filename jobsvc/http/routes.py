@@ -45,7 +45,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: with `{job_id}`-like parts.
-        body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
+        body: type of the JSON body, or the name of a component; without a body `takes_body` is False.
         line: of a body of lines, the shape of each; as `Answer.line`.
         streams: its body is taken as it arrives.
         headers: of the request, those that steer the reply; they are described in `contract.headers`. Accept follows
@@ -158,8 +158,8 @@ _JOBS = (
             ),
             "until": query.one_of("With id and wait.", "any", "all"),
             "state": query.some_of("States joined by commas.", *STATES),
-            "task": query.text("Name of a task."),
-            "queue": query.text("Name of a queue."),
+            "task": query.name("Name of a task."),
+            "queue": query.name("Name of a queue."),
             "label.": query.label("label.x=y: jobs whose label x is y."),
             "since": query.time("Submitted at or after this time."),
             "cursor": query.text("`next` of the page before."),
@@ -330,6 +330,7 @@ _TASKS = (
             200: Answer("The result.", headers=("Location", "Preference-Applied", "Idempotency-Replayed"))
         },
         takes_body=True,
+        body="Args",
         headers=("Idempotency-Key", "Prefer"),
         refusals=(
             *_READING,

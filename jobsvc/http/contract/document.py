@@ -94,6 +94,7 @@ class _Document:
         for name, members in refined.MEMBERS.items():
             for member, words in members.items():
                 schemas[name]["properties"][member] = {**schemas[name]["properties"][member], **words}
+        schemas["Submit"]["not"] = {"required": ["run_at", "delay_s"]}
         schemas["JobRow"] = _row_of(schemas["Job"])
         schemas["JobPage"]["properties"]["jobs"]["items"] = refined.ref("JobRow")
         self._schemas = schemas | {name: dict(schema) for name, schema in refined.COMPONENTS.items()}
@@ -185,7 +186,7 @@ def _tag(route: Route) -> str:
 
 def _needs_body(route: Route) -> bool:
     """Whether it can do nothing without one."""
-    if route.body is None or route.line is not None:
+    if route.line is not None or not isinstance(route.body, type):
         return False
     return any(field.required for field in msgspec.structs.fields(route.body))
 

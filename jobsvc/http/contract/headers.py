@@ -56,16 +56,23 @@ REQUEST: Mapping[str, Described] = {
         {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARS, "pattern": "^[!-~]+( +[!-~]+)*$"},
         "order-4711",
     ),
-    "If-None-Match": Described("The ETag that is known: 304 while it is still the one.", _ETAG, '"r3"'),
+    "If-None-Match": Described(
+        "The ETag that is known: 304 while it is still the one. Any other value is ignored.", _TEXT, '"r3"'
+    ),
     "Last-Event-ID": Described(
         "The last number that was read: the reply goes on behind it.",
         {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
         7,
     ),
-    "Prefer": Described("wait=N: answer when the job is done, or after N seconds.", _TEXT, "wait=30"),
+    "Prefer": Described(
+        "wait=N: answer when the job is done, or after N seconds. Other preferences are ignored.",
+        _TEXT,
+        "wait=30",
+    ),
     "X-Request-ID": Described(
-        "An id of your own for this request; it comes back, stands in the log, and is stored with a job.",
-        _REQUEST_ID,
+        "An id of your own for this request, of at most 64 letters, digits and `._:-` (else it is replaced); it comes "
+        "back, stands in the log, and is stored with a job.",
+        _TEXT,
         "checkout-7f3a",
     ),
 }

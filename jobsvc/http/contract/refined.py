@@ -56,8 +56,12 @@ LABELS: Schema = {
     "type": "object",
     "maxProperties": LABELS_MAX,
     "propertyNames": {"pattern": _LABEL_KEY},
-    "additionalProperties": {"type": "string", "maxLength": LABEL_VALUE_MAX_CHARS},
-    "description": "The client's own marks, to find jobs by. A value has no control characters.",
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": LABEL_VALUE_MAX_CHARS,
+        "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+    },
+    "description": "The client's own marks, to find jobs by.",
 }
 
 MEMBERS: Mapping[str, Mapping[str, Schema]] = {
@@ -129,10 +133,7 @@ MEMBERS: Mapping[str, Mapping[str, Schema]] = {
     },
     "Submit": {
         "task": {"description": "Name of a task; GET /v1/tasks lists them."},
-        "args": {
-            "type": ["object", "array"],
-            "description": "Arguments by name, or in order; left out = none. Must fit args_schema of the task.",
-        },
+        "args": ref("Args"),
         "key": {
             "description": "Idempotency key, the same as the header; both and different is refused.",
         },
@@ -198,6 +199,10 @@ _MOVE = _record(
 )
 
 COMPONENTS: Mapping[str, Schema] = {
+    "Args": {
+        "type": ["object", "array"],
+        "description": "Arguments by name, or in order; none when left out. They must fit args_schema of the task.",
+    },
     "Links": _record(
         "Paths of what belongs to the job, without scheme and host.",
         self={**_TEXT, "format": "uri-reference"},
