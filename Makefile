@@ -1,7 +1,7 @@
 # For people. Needs Linux, make and CPython 3.11 or newer (PYTHON=/path/to/python chooses one).
 # Everything installed goes to .venv in this folder; `make clean` removes it.
 
-.PHONY: help setup test lint format demo run bench torture lock clean
+.PHONY: help setup test lint format demo run bench bench-edge torture lock clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -17,7 +17,7 @@ JOBS   ?=
 KILLS  ?=
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 setup: $(VENV)/.dev ## create .venv with everything for work on jobsvc
 	@echo "ready: $(VENV)"
@@ -43,6 +43,9 @@ run: $(VENV)/.runtime ## the same, and leave the daemon running
 
 bench: $(VENV)/.runtime ## measure a real daemon beside its bare limits
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-edge: $(VENV)/.runtime ## the same with crowds at its door: idle, waiting, slow, flooding
+	@$(BIN)/python -m bench --edge $(ARGS)
 
 torture: $(VENV)/.dev ## kill it again and again and check what it kept (SEED= JOBS= KILLS=)
 	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)

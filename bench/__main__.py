@@ -18,7 +18,7 @@ from time import monotonic
 import msgspec
 
 from bench.bench import Bench
-from bench.figures import ALL
+from bench.figures import ALL, EDGE
 from bench.load import LoadFailed
 from bench.report import Figure, Report, table, this_machine
 from examples.daemon import DaemonFailed
@@ -46,10 +46,10 @@ def main(words: Sequence[str]) -> int:
     began = monotonic()
     with TemporaryDirectory(prefix="run-", dir=options.dir) as folder:
         bench = Bench(Path(folder).resolve(), quick=options.quick)
-        for name in options.only or ALL:
+        for name in options.only or (EDGE if options.edge else ALL):
             _say(f"[{monotonic() - began:5.0f} s] {name} …")
             try:
-                report.figures.append(ALL[name](bench))
+                report.figures.append({**ALL, **EDGE}[name](bench))
             except (LoadFailed, DaemonFailed, ClientError, SubprocessError) as error:
                 report.failed[name] = str(error).splitlines()[0]
                 _say(f"{name}: {error}")
@@ -84,11 +84,16 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
         prog="python -m bench", description="Measure a real daemon beside bare limits."
     )
     parser.add_argument(
-        "--only", action="append", choices=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)}"
+        "--only",
+        action="append",
+        choices=[*ALL, *EDGE],
+        metavar="NAME",
+        help=f"of {', '.join((*ALL, *EDGE))}",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one short repetition of each: under a minute, rough"
     )
+    parser.add_argument("--edge", action="store_true", help="crowds at the door, in place of the rest")
     parser.add_argument("--check", action="store_true", help="end with 1 when a floor is missed")
     parser.add_argument(
         "--dir", type=Path, default=RESULTS, help="for data, on a real disk [default: bench/results]"

@@ -64,3 +64,21 @@ def hold(ctx: Context) -> None:
     """Keep a worker busy until cancelled."""
     while not ctx.cancelled:
         _never.wait(HOLD_LOOK_S)
+
+
+@task(executor="process")
+def tick(ctx: Context, count: int, every_s: float) -> Iterator[str]:
+    """Yield the moment, as CLOCK_MONOTONIC has it, again and again."""
+    for _ in range(count):
+        if ctx.cancelled:
+            return
+        yield f"at {time.monotonic():.6f}"
+        _never.wait(every_s)
+
+
+@task(executor="process")
+def pour(count: int, size: int) -> Iterator[str]:
+    """Yield large items as fast as they are taken."""
+    item = "x" * size
+    for _ in range(count):
+        yield item

@@ -9,6 +9,7 @@ from bench.figures import (
     bulk,
     burning,
     durability,
+    edge,
     idle,
     latency,
     payload,
@@ -46,3 +47,13 @@ ALL: Mapping[str, Measure] = {
     "bulk-process": durability.bulk_process,
     "bulk-memory": durability.bulk_memory,
 }
+
+EDGE: Mapping[str, Measure] = {
+    "edge-idle": edge.idle,
+    "edge-waiters": edge.waiters,
+    "edge-readers": edge.readers,
+    "edge-loris": edge.lorises,
+    "edge-slow-reader": edge.slow_reader,
+    "edge-bodies": edge.bodies,
+}
+"""Crowds at the door: measured by themselves, as each takes thousands of connections."""
