@@ -14,7 +14,7 @@ import msgspec
 
 from jobsvc.http.api_daemon import running_version
 from jobsvc.http.contract import examples, prose, refined
-from jobsvc.http.contract.headers import PATH, REPLY, REQUEST, parameter, reply_header
+from jobsvc.http.contract.headers import PATH, REPLY, REQUEST, parameter, reply_header, reply_headers
 from jobsvc.http.contract.refusals import component_name, headers_of, refusals, reply
 from jobsvc.http.contract.shapes import Problem
 from jobsvc.http.routes import NDJSON, SSE, Answer, Route
@@ -43,6 +43,7 @@ class _Document:
         self._schemas: dict[str, Any] = {}
         self._replies: dict[str, Any] = {}
         self._shape_of: dict[str, Any] = {}
+        self._headers: set[str] = set()
         self._read_types()
 
     def whole(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class _Document:
             "components": {
                 "schemas": dict(sorted(self._schemas.items())),
                 "responses": dict(sorted(self._replies.items())),
-                "headers": {name: reply_header(name) for name in REPLY},
+                "headers": {name: reply_header(name) for name in REPLY if name in self._headers},
                 "securitySchemes": {
                     "token": {
                         "type": "http",
@@ -131,7 +132,10 @@ class _Document:
             "parameters": [
                 *(parameter(name, "path", PATH) for name in _PATH_PART.findall(route.path)),
                 *(_query_parameter(name, known) for name, known in route.query.items()),
-                *(parameter(name, "header", REQUEST) for name in (*route.headers, "X-Request-ID")),
+                *(
+                    parameter(name, "header", REQUEST)
+                    for name in dict.fromkeys((*route.headers, "X-Request-ID"))
+                ),
             ],
             "responses": dict(sorted(answers.items())),
             "security": [] if route.scope is None else [{"token": [route.scope]}],
@@ -169,13 +173,16 @@ class _Document:
                     content["example"] = known[media]
                 out["content"][media] = content
         names = (*answer.headers, "X-Request-ID", *(("Content-Length",) if answer.media else ()))
-        out["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        out["headers"] = reply_headers(names)
+        self._headers |= set(names)
         return out
 
     def _refusal(self, status: int, codes: tuple[Code, ...], also: Iterable[str]) -> dict[str, str]:
         headers = (*headers_of(codes), *also)
         name = component_name(status, codes, also)
-        self._replies[name] = reply(status, codes, (*headers, "X-Request-ID", "Content-Length"))
+        names = (*headers, "X-Request-ID", "Content-Length")
+        self._replies[name] = reply(status, codes, names)
+        self._headers |= set(names)
         return {"$ref": f"#/components/responses/{name}"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jobsvc.http.contract.refined import NAME, UUID
@@ -99,9 +99,18 @@ def reply_header(name: str) -> dict[str, Any]:
     }
 
 
+def reply_headers(names: Iterable[str]) -> dict[str, Any]:
+    """References to the headers of a reply. Raises LookupError for one that is not described here."""
+    if unknown := [name for name in names if name not in REPLY]:
+        raise LookupError(f"headers {unknown} are not described in {__name__}.REPLY")
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
 def parameter(name: str, place: str, table: Mapping[str, Described]) -> dict[str, Any]:
     """A header of the request or a part of the path as OpenAPI describes it."""
-    known = table[name]
+    known = table.get(name)
+    if known is None:
+        raise LookupError(f"the {place} parameter {name} is not described in {__name__}")
     return {
         "name": name,
         "in": place,

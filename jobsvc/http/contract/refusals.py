@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobsvc.http.contract.headers import JOB_ID
+from jobsvc.http.contract.headers import JOB_ID, reply_headers
 from jobsvc.http.contract.refined import ref
 from jobsvc.http.problems import PROBLEM_TYPES, document
 from jobsvc.http.routes import Route
@@ -63,7 +63,7 @@ def reply(status: int, codes: tuple[Code, ...], headers: Iterable[str]) -> dict[
     """The shared reply."""
     return {
         "description": "\n".join(f"- `{code}`: {PROBLEM_TYPES[code].title}" for code in codes),
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "headers": reply_headers(headers),
         "content": {
             MEDIA: {
                 "schema": {
