@@ -35,9 +35,9 @@ class Answer(msgspec.Struct, frozen=True):
 
     doc: str
     shape: Any = None
-    line: Any = None
     media: tuple[str, ...] = (_JSON,)
     headers: tuple[str, ...] = ()
+    line: Any = None
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,18 +125,18 @@ _JOBS = (
         doc="Submit a job; Prefer: wait=N answers when it is done, Accept: text/event-stream streams its events.",
         answers={
             201: Answer(
-                "Accepted and kept: the job, or its events.",
+                "Accepted and kept.",
                 JobView,
-                "Event",
                 (_JSON, *_STREAMED),
                 _CREATED,
+                line="Event",
             ),
             200: Answer(
-                "The same key and body came before: the same job, or its events.",
+                "The same key and body before: the same job.",
                 JobView,
-                "Event",
                 (_JSON, *_STREAMED),
                 (*_CREATED, "Idempotency-Replayed"),
+                line="Event",
             ),
         },
         takes_body=True,
