@@ -31,6 +31,11 @@ REPLY: Mapping[str, Described] = {
     ),
     "ETag": Described("Revision of what was sent; send it back in If-None-Match.", _ETAG, '"r3"'),
     "Idempotency-Replayed": Described("The key was known: no new job was made.", {"const": "true"}, "true"),
+    "Idempotency-Key-Expires": Described(
+        "When the key may be used anew; there once the job has ended.",
+        {"type": "string", "description": "HTTP date"},
+        "Thu, 03 Dec 2026 12:00:00 GMT",
+    ),
     "Location": Described(
         "Path of the job.", {"type": "string", "format": "uri-reference"}, f"/v1/jobs/{JOB_ID}"
     ),
@@ -38,6 +43,14 @@ REPLY: Mapping[str, Described] = {
         "How long the reply could have waited.",
         {"type": "string", "pattern": r"^wait=[0-9.e+-]+$"},
         "wait=30",
+    ),
+    "RateLimit": Described(
+        "What is left of each limit, in jobs: r; seconds until all of it is there again: t.",
+        _TEXT,
+        '"depth";r=9999',
+    ),
+    "RateLimit-Policy": Described(
+        "The limits in force, in jobs: q; their window in seconds: w.", _TEXT, '"depth";q=10000'
     ),
     "Retry-After": Described("Seconds after which to ask again.", _SECONDS, 1),
     "WWW-Authenticate": Described("How to send the token.", _TEXT, 'Bearer realm="jobsvc"'),
@@ -56,6 +69,9 @@ REQUEST: Mapping[str, Described] = {
         {"type": "string", "minLength": 1, "maxLength": KEY_MAX_CHARS, "pattern": "^[!-~]+( +[!-~]+)*$"},
         "order-4711",
     ),
+    "If-Match": Described(
+        "ETags, or *: nothing is done unless the job is still in one of these revisions.", _TEXT, '"r3"'
+    ),
     "If-None-Match": Described(
         "The ETag that is known: 304 while it is still the one. Any other value is ignored.", _TEXT, '"r3"'
     ),
@@ -69,6 +85,11 @@ REQUEST: Mapping[str, Described] = {
         _TEXT,
         "wait=30",
     ),
+    "traceparent": Described(
+        "W3C Trace Context: stored with the job and handed to its task.",
+        _TEXT,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
     "X-Request-ID": Described(
         "An id of your own for this request, of at most 64 letters, digits and `._:-` (else it is replaced); it comes "
         "back, stands in the log, and is stored with a job.",
@@ -81,6 +102,11 @@ REQUEST: Mapping[str, Described] = {
 PATH: Mapping[str, Described] = {
     "job_id": Described("Id of a job.", UUID, JOB_ID),
     "task": Described("Name of a task.", NAME, "echo"),
+    "token_id": Described(
+        "Id of a token: what stands before the dot of its text, without jobsvc_.",
+        {"type": "string", "minLength": 1},
+        "k3v9x2",
+    ),
     "name": Described(
         "Name of a stream: out, or one of the task's own.", {"type": "string", "minLength": 1}, "out"
     ),
