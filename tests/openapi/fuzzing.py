@@ -23,6 +23,7 @@ WAIVED: Mapping[str, str] = {
     r"positive_data_acceptance.*does not go with id": "id excludes other filters, which a schema cannot say",
     r"positive_data_acceptance.*(wait|until) goes with id": "the same",
     r"positive_data_acceptance.*cursor: send back": "cursors are opaque: no schema tells a right one",
+    r"positive_data_acceptance.*goes with mode deadline": "grace_s without it would do nothing",
     r"positive_data_acceptance.*key_reused": "the same random key with another body is refused, as described",
     r"positive_data_acceptance.*/expires_at": "a time that has passed; the schema knows no clock",
     r"negative_data_rejection.*in body.* 200 .*problem": "a wrong line of a bulk upload costs itself alone",
@@ -124,7 +125,18 @@ def config(token: str, url: str, examples: int) -> SchemathesisConfig:
                 # Full or stopping: to be expected of a service, and described.
                 "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "507"]},
                 "positive_data_acceptance": {
-                    "expected-statuses": ["2xx", "3xx", "404", "409", "410", "424", "429", "503", "507"]
+                    "expected-statuses": [
+                        "2xx",
+                        "3xx",
+                        "404",
+                        "409",
+                        "410",
+                        "412",
+                        "424",
+                        "429",
+                        "503",
+                        "507",
+                    ]
                 },
             },
         }

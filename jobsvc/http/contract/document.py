@@ -18,6 +18,7 @@ from jobsvc.http.contract.headers import PATH, REPLY, REQUEST, parameter, reply_
 from jobsvc.http.contract.refusals import component_name, headers_of, refusals, reply
 from jobsvc.http.contract.shapes import Problem
 from jobsvc.http.routes import NDJSON, SSE, Answer, Route
+from jobsvc.model.access import SCOPES
 from jobsvc.model.errors import Code
 from jobsvc.model.job import JobView
 
@@ -26,6 +27,8 @@ _PATH_PART = re.compile(r"\{(\w+)\}")
 _SUFFIX = "View"
 """Of classes that are only the shape of a reply; the contract names the thing itself."""
 _LINES = frozenset((NDJSON, SSE))
+_NEEDED_HEADERS: Mapping[str, str] = {"precondition_required": "If-Match"}
+"""Headers of requests without which there is this refusal."""
 _UNROUTED: tuple[Code, ...] = ("method_not_allowed",)
 """Codes that belong to no operation."""
 
@@ -52,6 +55,7 @@ class _Document:
         for route in self._routes:
             paths.setdefault(route.path, {})[route.method.lower()] = self._operation(route)
         self._refusal(405, _UNROUTED, ())
+        tags = {_tag(route) for route in self._routes}
         return {
             "openapi": "3.1.0",
             "info": {
@@ -62,7 +66,9 @@ class _Document:
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "servers": [{"url": "/", "description": "The daemon that serves this document."}],
-            "tags": [{"name": name, "description": text} for name, text in prose.TAGS.items()],
+            "tags": [
+                {"name": name, "description": text} for name, text in prose.TAGS.items() if name in tags
+            ],
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(self._schemas.items())),
@@ -129,16 +135,9 @@ class _Document:
             "description": "\n\n".join(
                 text for text in (prose.DETAILS.get(route.name, ""), _scope_text(route)) if text
             ),
-            "parameters": [
-                *(parameter(name, "path", PATH) for name in _PATH_PART.findall(route.path)),
-                *(_query_parameter(name, known) for name, known in route.query.items()),
-                *(
-                    parameter(name, "header", REQUEST)
-                    for name in dict.fromkeys((*route.headers, "X-Request-ID"))
-                ),
-            ],
+            "parameters": _parameters(route),
             "responses": dict(sorted(answers.items())),
-            "security": [] if route.scope is None else [{"token": [route.scope]}],
+            "security": _security(route),
         }
         if route.takes_body:
             operation["requestBody"] = self._body(route)
@@ -184,6 +183,21 @@ class _Document:
         self._replies[name] = reply(status, codes, names)
         self._headers |= set(names)
         return {"$ref": f"#/components/responses/{name}"}
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    out = [parameter(name, "path", PATH, required=True) for name in _PATH_PART.findall(route.path)]
+    out += [_query_parameter(name, known) for name, known in route.query.items()]
+    needed = frozenset(_NEEDED_HEADERS.get(code) for code in route.refusals)
+    names = dict.fromkeys((*route.headers, "X-Request-ID"))
+    return [*out, *(parameter(name, "header", REQUEST, required=name in needed) for name in names)]
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """What opens the route; each alone is enough. Roles are the scope that it wants, none where any will do."""
+    if route.scope is None:
+        return []
+    return [{"token": [scope for scope in SCOPES if scope == route.scope]}]
 
 
 def _tag(route: Route) -> str:

@@ -107,15 +107,33 @@ _TASK = {
     "uses": [],
     "module": "tasks",
 }
+_TOKEN = {
+    "id": "k3v9x2",
+    "name": "the web shop",
+    "tenant": "default",
+    "scopes": ["read", "submit"],
+    "tasks": ["slow_square"],
+    "queues": [],
+    "state": "active",
+    "created_at": time_text(_AT),
+    "expires_at": None,
+    "revoked_at": None,
+    "used_at": None,
+}
+_NEW_TOKEN = {**_TOKEN, "token": "jobsvc_k3v9x2.the-secret-which-is-shown-once"}
 _CHECKS = {"ready": True, "checks": [{"check": "workers", "ok": True, "detail": "3 of 3 ready"}]}
 
 REQUESTS: Mapping[str, Any] = {
     "jobs.submit": _SUBMIT,
     "jobs.bulk": _lines(_SUBMIT | {"key": "order-4711"}, {"task": "slow_square", "args": [7]}),
+    "jobs.change": {"priority": 10, "labels": {"customer": None, "urgent": "yes"}},
+    "jobs.share": {"ttl_s": 600},
     "jobs.cancel": {"mode": "deadline", "grace_s": 10},
     "jobs.retry": {},
     "jobs.run": {},
     "tasks.call": {"n": 12},
+    "tokens.create": {"name": "the web shop", "scopes": ["read", "submit"], "tasks": ["slow_square"]},
+    "tokens.rotate": {"grace_s": 3600},
 }
 """Bodies, by the name of the route."""
 
@@ -148,6 +166,7 @@ REPLIES: Mapping[tuple[str, int], Mapping[str, Any]] = {
             'event: restart\ndata: {"seq":2,"epoch":2,"restart":true}\n\n'
         ),
     },
+    ("jobs.change", 200): {_JSON: _job(priority=10, labels=b'{"urgent":"yes"}', revision=2)},
     ("jobs.cancel", 200): {_JSON: _job(state="cancelled", reason="cancel_asked", finished_at=_AT + 9_000)},
     ("jobs.cancel", 202): {_JSON: _STOPPING},
     ("jobs.retry", 201): {_JSON: _RETRY},
@@ -170,6 +189,18 @@ REPLIES: Mapping[tuple[str, int], Mapping[str, Any]] = {
     ("tasks.list", 200): {_JSON: {"tasks": [_TASK]}},
     ("tasks.get", 200): {_JSON: _TASK},
     ("tasks.call", 200): {_JSON: 144},
+    ("tokens.list", 200): {_JSON: {"tokens": [_TOKEN]}},
+    ("tokens.create", 201): {_JSON: _NEW_TOKEN},
+    ("tokens.self", 200): {_JSON: _TOKEN},
+    ("tokens.get", 200): {_JSON: _TOKEN},
+    ("tokens.rotate", 201): {_JSON: _NEW_TOKEN},
+    ("jobs.share", 201): {
+        _JSON: {
+            "ticket": "t1.0190",
+            "url": f"/v1/jobs/{JOB_ID}/events?ticket=t1.0190",
+            "expires_at": time_text(_AT + 600_000_000),
+        }
+    },
     ("workers", 200): {
         _JSON: {
             "workers": [

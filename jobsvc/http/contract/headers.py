@@ -37,7 +37,9 @@ REPLY: Mapping[str, Described] = {
         "Thu, 03 Dec 2026 12:00:00 GMT",
     ),
     "Location": Described(
-        "Path of the job.", {"type": "string", "format": "uri-reference"}, f"/v1/jobs/{JOB_ID}"
+        "Path of what the request made, or of the job that it found.",
+        {"type": "string", "format": "uri-reference"},
+        f"/v1/jobs/{JOB_ID}",
     ),
     "Preference-Applied": Described(
         "How long the reply could have waited.",
@@ -132,7 +134,9 @@ def reply_headers(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def parameter(name: str, place: str, table: Mapping[str, Described]) -> dict[str, Any]:
+def parameter(
+    name: str, place: str, table: Mapping[str, Described], *, required: bool = False
+) -> dict[str, Any]:
     """A header of the request or a part of the path as OpenAPI describes it."""
     known = table.get(name)
     if known is None:
@@ -140,7 +144,7 @@ def parameter(name: str, place: str, table: Mapping[str, Described]) -> dict[str
     return {
         "name": name,
         "in": place,
-        "required": place == "path",
+        "required": required,
         "description": known.doc,
         "schema": dict(known.schema),
         "example": known.example,

@@ -204,7 +204,7 @@ def curl(path: str, method: str, operation: Mapping[str, Any]) -> str:
     if operation["security"]:
         words.append('-H "Authorization: Bearer $TOKEN"')
     contents = operation.get("requestBody", {}).get("content", {})
-    for media, content in contents.items():
+    for media, content in list(contents.items())[:1]:  # the first of its types is the usual one
         body = content.get("example")
         if media == "application/json":
             words.append(f"--json {quote(json.dumps(body))}")

@@ -189,6 +189,7 @@ lines of a bulk upload ({limits.BULK_ATOMIC_MAX:,} with atomic), {limits.LIST_LI
 
 TAGS: Mapping[str, str] = {
     "jobs": "Submit, look, wait, follow, change.",
+    "tokens": "Who may do what.",
     "tasks": "What can be submitted, and the call that waits for the bare result.",
     "daemon": "Health, figures, workers, and this description.",
 }
@@ -219,6 +220,17 @@ DETAILS: Mapping[str, str] = {
         "If-None-Match: 304 while the revision is that one; together with `wait` the reply comes at the "
         "next revision."
     ),
+    "jobs.change": (
+        "A JSON merge patch: members that are left out stay, null takes one away. If-Match says which "
+        "revision of the job you know: 412 `stale` when it has changed since, and then the job is to be "
+        "read again."
+    ),
+    "jobs.share": (
+        "For a browser, which cannot send a token: hand out the `url`. It opens this one job's events, "
+        "items, result and nothing else."
+    ),
+    "tokens.create": "Keep `token` from the reply: it is never shown again. Only a hash of it is stored.",
+    "tokens.rotate": "Both are good for `grace_s` seconds, so that clients can change over without a gap.",
     "jobs.delete": "Only a final job; its key may be used anew.",
     "jobs.result": "202 shows the job as it is; ask again, best with `wait`.",
     "jobs.events": (
