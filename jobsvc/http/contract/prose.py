@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jobsvc.http.limits import IDLE_S, REQUEST_DEADLINE_S, WRITE_STALL_S
+from jobsvc.http.limits import IDLE_S, WRITE_STALL_S
 from jobsvc.http.problems import PROBLEM_TYPES
 from jobsvc.model import limits
 from jobsvc.model.access import Scope
@@ -181,10 +181,9 @@ its framing is wrong or over a limit. Such a reply closes the connection. A path
 {limits.JSON_BODY_MAX_BYTES // MIB} MiB, args {limits.ARGS_MAX_BYTES // KIB} KiB, a result
 {limits.RESULT_MAX_BYTES // MIB} MiB, an item {limits.ITEM_MAX_BYTES // MIB} MiB, {limits.BULK_LINES_MAX:,}
 lines of a bulk upload ({limits.BULK_ATOMIC_MAX:,} with atomic), {limits.LIST_LIMIT_MAX:,} rows of a page,
-{limits.MANY_MAX} ids at once, all headers {limits.HEADERS_MAX_BYTES // KIB} KiB. A request must be in within
-{REQUEST_DEADLINE_S:g} s and what its length takes at a slow line's pace; a connection is closed after
-{IDLE_S:g} s without use, and one that takes nothing of a reply after {WRITE_STALL_S:g} s. More than a limit is
-413.
+{limits.MANY_MAX} ids at once, all headers {limits.HEADERS_MAX_BYTES // KIB} KiB. More is 413. A request that
+trickles in is cut off; a connection is closed after {IDLE_S:g} s without use, and one that takes nothing of a
+reply after {WRITE_STALL_S:g} s: a stream that you stop reading has to be taken up again.
 """
 
 TAGS: Mapping[str, str] = {

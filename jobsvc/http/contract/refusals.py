@@ -13,25 +13,35 @@ from jobsvc.model.errors import Code, JobsvcError
 
 MEDIA = "application/problem+json"
 
-_EVERYWHERE: tuple[Code, ...] = (
-    "bad_query",  # an unknown query parameter
-    "bad_host",
-    "cross_site",
-    "unauthenticated",  # open routes too: with a query they want the token
-    "internal",
+_EVERYWHERE = frozenset(
+    (
+        # Of the request line, the headers and the body's length, before the path is looked at
+        "bad_request",
+        "request_timeout",
+        "too_large",
+        "uri_too_long",
+        "expectation_failed",
+        "headers_too_large",
+        "bad_host",
+        "cross_site",
+        "unauthenticated",  # open routes too: with a query they want the token
+        "bad_query",  # an unknown query parameter
+        "not_acceptable",
+        "internal",
+    )
 )
-_WITH_SCOPE: tuple[Code, ...] = ("forbidden",)
-_WITH_STORE: tuple[Code, ...] = ("overloaded",)  # while the daemon starts, and when a pool of threads is full
+_WITH_SCOPE = frozenset(("forbidden",))
+_WITH_STORE = frozenset(("overloaded",))  # while the daemon starts, and when a pool of threads is full
 _RETRY_AFTER = frozenset(("rate_limited", "queue_full", "draining", "overloaded", "disk_full"))
 
 
 def refusals(route: Route) -> Mapping[int, tuple[Code, ...]]:
     """Codes by status, those that any route may give included, in the order of the table of codes."""
-    codes = {*_EVERYWHERE, *route.refusals}
+    codes = _EVERYWHERE.union(route.refusals)
     if route.scope is not None:
-        codes |= set(_WITH_SCOPE)
+        codes |= _WITH_SCOPE
     if route.path.startswith("/v1/"):
-        codes |= set(_WITH_STORE)
+        codes |= _WITH_STORE
     by_status: dict[int, list[Code]] = {}
     for code in PROBLEM_TYPES:
         if code in codes:
