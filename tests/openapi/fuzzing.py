@@ -72,13 +72,15 @@ def _from_events(_context: Any, response: Any) -> list[Any]:
 
 
 def as_lists(node: Any) -> None:
-    """Bodies of lines, which OpenAPI 3.1 cannot express, become lists of what each line is."""
-    if isinstance(node, dict):
-        if "x-itemSchema" in node:
-            node["schema"] = {"type": "array", "items": node.pop("x-itemSchema")}
-            node.pop("example", None)
-        for inner in node.values():
-            as_lists(inner)
+    """Bodies of lines, which OpenAPI 3.1 cannot express, in schemathesis' words: lists, and of SSE each message."""
+    if not isinstance(node, dict):
+        return
+    for media, content in node.items():
+        if isinstance(content, dict) and "x-itemSchema" in content:
+            line = content.pop("x-itemSchema")
+            content["schema"] = line if media == SSE else {"type": "array", "items": line}
+            content.pop("example", None)
+        as_lists(content)
 
 
 def narrowed(document: Mapping[str, Any], tasks: Sequence[str], jobs: Sequence[str]) -> dict[str, Any]:
