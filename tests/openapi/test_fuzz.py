@@ -11,7 +11,7 @@ from typing import Any
 from tests.integration.daemon import Daemon
 from tests.openapi.fuzzing import Finding, config, findings, fuzz, narrowed
 
-EXAMPLES = 3
+EXAMPLES = 2
 """Random requests of each kind to each operation, beside the several hundred that the schema's own edges give."""
 
 
