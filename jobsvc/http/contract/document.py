@@ -213,7 +213,9 @@ def _needs_body(route: Route) -> bool:
 
 
 def _scope_text(route: Route) -> str:
-    return "Needs no token." if route.scope is None else f"Scope: `{route.scope}`."
+    if route.scope is None:
+        return "Needs no token."
+    return f"Scope: `{route.scope}`." if route.scope in SCOPES else "Any good token will do."
 
 
 def _lines(line: Any) -> dict[str, Any]:

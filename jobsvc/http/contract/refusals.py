@@ -25,6 +25,7 @@ _EVERYWHERE = frozenset(
         "bad_host",
         "cross_site",
         "unauthenticated",  # open routes too: with a query they want the token
+        "rate_limited",  # after wrong tokens from the same address
         "bad_query",  # an unknown query parameter
         "not_acceptable",
         "internal",
