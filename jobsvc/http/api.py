@@ -6,7 +6,7 @@ Composition of the edge; nothing about jobs is decided here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, Map
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.auth import Gate
@@ -35,7 +35,7 @@ from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
 
 Endpoint = Callable[..., Any]
-_BESIDE_IDS = re.compile(r"/v1/jobs/(\w+)(?:/|\Z)")
+_PART = re.compile(r"\{(\w+)\}")
 
 
 START_RETRY_S = 1
@@ -60,9 +60,12 @@ class Api:
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
         app.url_map.merge_slashes = False
-        app.url_map.converters["job_id"] = job_ids(self.routes)
+        app.url_map.converters["but"] = But
+        beside = words_beside_parts(self.routes)
         for route in self.routes:
-            app.route(_rule(route.path), methods=[route.method], endpoint=route.name)(self._endpoint(route))
+            app.route(_rule(route.path, beside), methods=[route.method], endpoint=route.name)(
+                self._endpoint(route)
+            )
         app.handle_errors(HTTPException)(self._unrouted)
         self._resource = app.resource()
 
@@ -165,19 +168,39 @@ def _check_path(path: bytes) -> None:
         raise JobsvcError("not_found", "The path begins with two slashes.")
 
 
-def _rule(path: str) -> str:
-    """The path in Werkzeug's spelling."""
-    return path.replace("{job_id}", "<job_id:job_id>").replace("{", "<").replace("}", ">")
+def _rule(path: str, beside: Mapping[str, set[str]]) -> str:
+    """The path in Werkzeug's spelling.
+
+    A word that other routes have in the place of `{name}` is no name: what its path lacks is a method (405 with those
+    it has), not a thing of that name (404).
+    """
+
+    def part(found: re.Match[str]) -> str:
+        words = beside.get(path[: found.start()])
+        return f"<but({', '.join(sorted(words))}):{found[1]}>" if words else f"<{found[1]}>"
+
+    return _PART.sub(part, path)
 
 
-def job_ids(routes: Iterable[Route]) -> type[BaseConverter]:
-    """What stands for an id: anything but a word that other routes have in its place (405 there, not 404)."""
-    words = {found[1] for route in routes if (found := _BESIDE_IDS.match(route.path))}
+def words_beside_parts(routes: Iterable[Route]) -> Mapping[str, set[str]]:
+    """What stands before each `{name}` of a path → the words that other routes have in its place."""
+    paths = [route.path for route in routes]
+    before = {path[: found.start()] for path in paths for found in _PART.finditer(path)}
+    beside: dict[str, set[str]] = {}
+    for path in paths:
+        for start in before:
+            word = path[len(start) :].partition("/")[0]
+            if path.startswith(start) and word and not word.startswith("{"):
+                beside.setdefault(start, set()).add(word)
+    return beside
 
-    class JobIds(BaseConverter):
-        regex = rf"(?!(?:{'|'.join(sorted(words))})\Z)[^/]+"
 
-    return JobIds
+class But(BaseConverter):
+    """Any part of a path but these words."""
+
+    def __init__(self, url_map: Map, *words: str) -> None:
+        super().__init__(url_map)
+        self.regex = rf"(?!(?:{'|'.join(map(re.escape, words))})\Z)[^/]+"
 
 
 def build_site(

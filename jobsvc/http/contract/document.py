@@ -101,7 +101,8 @@ class _Document:
         for name, members in refined.MEMBERS.items():
             for member, words in members.items():
                 schemas[name]["properties"][member] = {**schemas[name]["properties"][member], **words}
-        schemas["Submit"]["not"] = {"required": ["run_at", "delay_s"]}
+        for name in refined.EXCLUSIVE.keys() & schemas.keys():
+            schemas[name]["not"] = {"required": list(refined.EXCLUSIVE[name])}
         schemas["JobRow"] = _row_of(schemas["Job"])
         schemas["JobPage"]["properties"]["jobs"]["items"] = refined.ref("JobRow")
         self._schemas = schemas | {name: dict(schema) for name, schema in refined.COMPONENTS.items()}

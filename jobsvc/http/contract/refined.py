@@ -168,6 +168,12 @@ MEMBERS: Mapping[str, Mapping[str, Schema]] = {
 }
 """Laid over members of what is made from the types: component → member → keywords."""
 
+EXCLUSIVE: Mapping[str, tuple[str, str]] = {
+    "Submit": ("run_at", "delay_s"),
+    "TokenIn": ("expires_at", "ttl_s"),
+}
+"""Two members that do not go together."""
+
 _EVENT_HEAD: Mapping[str, Schema] = {
     "seq": {**_NUMBER, "description": "Number of the event in its job, from 1 on."},
     "at": _TIME,
