@@ -35,6 +35,7 @@ from jobsvc.http.api import Api, build_site
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
+from jobsvc.model.places import TOKEN_CREDENTIAL, credential
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.recycle import Recycling
 from jobsvc.pool.rows import flaws
@@ -58,6 +59,8 @@ statement; with 5 ms a multi-row insert took forty times as long (design section
 GC_ALLOCATIONS = 50_000
 """Objects between two collections: a bulk upload makes hundreds of thousands that live until their outcome, and the
 default of 700 walks through them again and again."""
+PRIVATE = 0o077
+"""Taken from the mode of every file that daemon, workers and jobs make: theirs alone, unless a job says otherwise."""
 COMMANDS_PER_CPU = 2
 """External commands at once per CPU: one computes while another waits for its files."""
 METRICS_WAITING_MAX = 16
@@ -89,7 +92,8 @@ class Daemon(Service):
         self._listeners = Listeners(reactor)
         self._hurry: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
-        self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes)
+        token_given = credential(os.environ, TOKEN_CREDENTIAL)
+        self.folder = DataFolder(config.data_dir, self.boot, secrets.token_bytes, token_given)
         self.store: Store
         if config.durability == "memory":
             self.store = InlineStore()
@@ -122,6 +126,7 @@ class Daemon(Service):
                 recycle=Recycling(
                     jobs=config.recycle_jobs, age_s=config.recycle_age, rss_bytes=config.recycle_rss
                 ),
+                worker_env=config.worker_env,
             ),
             boot=self.boot,
             now_us=now_us,
@@ -145,12 +150,16 @@ class Daemon(Service):
         if self._owns_process:
             sys.setswitchinterval(SWITCH_S)
             gc.set_threshold(GC_ALLOCATIONS)
+            os.umask(os.umask(PRIVATE) | PRIVATE)
         try:
             self.folder.take()
             token = self.folder.token()
         except FolderRefused as error:
             raise _refusal(str(error)) from None
-        self.site = build_site(self.engine, self, self._reactor, self._metrics_thread.run, token=token)
+        hosts = self.config.allowed_host
+        self.site = build_site(
+            self.engine, self, self._reactor, self._metrics_thread.run, token=token, hosts=hosts
+        )
         self.api = cast("Api", self.site.application)
         try:
             for description in self.config.listen:

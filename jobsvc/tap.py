@@ -12,9 +12,12 @@ from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
 from twisted.python import usage
 
-from jobsvc.config import OPTIONS, Config, ConfigError, build
+from jobsvc.config import OPTIONS, Config, ConfigError, gather
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -23,7 +26,8 @@ class Options(usage.Options):
     synopsis = "[options] --tasks MODULE"
     longdesc = (
         "Runs jobs that programs submit over HTTP. Example: twistd -n jobsvc --tasks mytasks. "
-        "Each option can also be given by the environment variable named with it."
+        "Each option can also be given by the environment variable named with it, or in a file (see --config); "
+        "jobsvc config show prints what is in force and where it comes from."
     )
     optFlags: ClassVar[list[list[str | None]]] = [
         [o.name, None, f"{o.doc} [env: {o.variable}]"] for o in OPTIONS if o.flag
@@ -35,6 +39,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.config: Config | None = None
+        self.notes: list[str] = []
 
     def parseOptions(self, options: Any = None) -> None:
         """See twisted. Below twistd and twist one line on stderr ends the process: they would print the whole help,
@@ -56,10 +61,10 @@ class Options(usage.Options):
                 value = "1" if value else None
             if value not in (None, []):
                 given[option.name] = value
-        try:
-            self.config = build(given, os.environ)
-        except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
+        settings = gather(given, os.environ)
+        if settings.problems:
+            raise usage.UsageError(str(ConfigError(*settings.problems)))
+        self.config, self.notes = settings.config, settings.notes
 
 
 def _repeatable(name: str, doc: str) -> Callable[[Options, str], None]:
@@ -92,6 +97,8 @@ def makeService(options: Options) -> Service:
     if options.config is None:
         options.postOptions()
     assert options.config is not None
+    for note in options.notes:
+        _log.warn("{note}", note=note, action="settings_note")
     ours = options.parent is not None
     if ours:
         cast("Any", reactor).seconds = monotonic

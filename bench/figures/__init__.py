@@ -33,6 +33,7 @@ ALL: Mapping[str, Measure] = {
     "bulk": bulk.raw,
     "client-map": bulk.client_map,
     "client-submit-many": bulk.client_submit_many,
+    "client-executor": bulk.client_executor,
     "cpu": burning.efficiency,
     "sleepers": sleeping.sleepers,
     "echo-bulk": payload.echo_bulk,

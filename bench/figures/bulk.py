@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
+from statistics import median
 from time import perf_counter
+from typing import Unpack
+from uuid import uuid4
 
 from bench.bench import Bench, costs
 from bench.load import LoadFailed
@@ -12,11 +15,13 @@ from bench.report import Bare, Figure, Goal
 from jobsvc.client import Client
 from jobsvc.client.core import Request
 from jobsvc.client.replies import page_of
+from jobsvc.client.shapes import Options
 
 LINES = 5_000
 REQUESTS = 16
 IN_FLIGHT = 4
 CLIENT_JOBS = 40_000
+EXECUTOR_JOBS = 5_000
 ASK_IDS = 256
 """Ids in one request: the daemon takes 16 KiB of headers."""
 ASK_S = 30
@@ -41,10 +46,7 @@ def raw(bench: Bench) -> Figure:
 
 
 def client_map(bench: Bench) -> Figure:
-    def run(client: Client, jobs: int) -> int:
-        return sum(1 for _ in client.map("noop", repeat({}, jobs)))
-
-    return _by_client(bench, "client-map", "Python client, map", run)
+    return _by_client(bench, "client-map", "Python client, map", _mapped)
 
 
 def client_submit_many(bench: Bench) -> Figure:
@@ -53,6 +55,48 @@ def client_submit_many(bench: Bench) -> Figure:
         return sum(_results(client, ids[at : at + ASK_IDS]) for at in range(0, jobs, ASK_IDS))
 
     return _by_client(bench, "client-submit-many", "Python client, submit_many", run)
+
+
+def client_executor(bench: Bench) -> Figure:
+    """One by one through futures, each with a key; beside it the same jobs by `map`, without and with keys."""
+    jobs = bench.some(EXECUTOR_JOBS)
+    by_map: list[float] = []
+    by_keyed_map: list[float] = []
+    with bench.daemon() as daemon, daemon.client() as client, client.executor() as executor:
+
+        def once() -> float:
+            by_map.append(_rate(jobs, lambda: _mapped(client, jobs)))
+            by_keyed_map.append(_rate(jobs, lambda: _mapped(client, jobs, key=uuid4().hex)))
+            return _rate(jobs, submitted)
+
+        def submitted() -> int:
+            futures = [executor.submit("noop") for _ in range(jobs)]
+            return sum(future.result() is None for future in futures)
+
+        once()
+        by_map.clear()
+        by_keyed_map.clear()
+        values = bench.repeat(once)
+    title = "Client.executor(), one by one"
+    figure = _figure(bench, "client-executor", title, values, floor=8_000, aim=20_000)
+    beside = [("map", median(by_map)), ("map with keys", median(by_keyed_map))]
+    figure.bare += [Bare(f"{name}, the same jobs", rate) for name, rate in beside]
+    figure.notes += [f"{median(values) / rate:.2f} of {name} in the same minute" for name, rate in beside]
+    return figure
+
+
+def _mapped(client: Client, jobs: int, **options: Unpack[Options]) -> int:
+    return sum(1 for _ in client.map("noop", repeat({}, jobs), **options))
+
+
+def _rate(jobs: int, run: Callable[[], int]) -> float:
+    """Jobs a second of a run that gives how many succeeded."""
+    began = perf_counter()
+    done = run()
+    elapsed_s = perf_counter() - began
+    if done != jobs:
+        raise LoadFailed(f"{done} of {jobs} jobs succeeded")
+    return jobs / elapsed_s
 
 
 def _results(client: Client, ids: Sequence[str]) -> int:
@@ -67,12 +111,7 @@ def _by_client(bench: Bench, name: str, title: str, run: Callable[[Client, int],
     with bench.daemon() as daemon, daemon.client() as client:
 
         def once() -> float:
-            began = perf_counter()
-            done = run(client, jobs)
-            elapsed_s = perf_counter() - began
-            if done != jobs:
-                raise LoadFailed(f"{done} of {jobs} jobs succeeded")
-            return jobs / elapsed_s
+            return _rate(jobs, lambda: run(client, jobs))
 
         once()
         values = bench.repeat(once)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 import click
 
 from jobsvc.cli import exits
+from jobsvc.cli.places import data_folder
 from jobsvc.cli.shell import Shell, json_option, pass_shell
-from jobsvc.model.places import default_data_dir
 
 _file_argument = click.argument("file", required=False, type=click.Path(dir_okay=False))
 
@@ -29,7 +28,7 @@ def _database(file: str | None) -> str:
     if file is not None:
         return file
     named = click.get_current_context().find_root().params.get("data_dir")
-    return str((Path(named) if named else default_data_dir(os.environ)) / DATABASE_FILE)
+    return str(data_folder(named) / DATABASE_FILE)
 
 
 def _explained(command: Callable[..., int]) -> Callable[..., int]:

@@ -29,6 +29,8 @@ _COMMANDS = {
     "info": "daemon",
     "reload": "daemon",
     "db": "database",
+    "config": "configuring",
+    "doctor": "doctor",
     "completion": "completing",
 }
 """Command → module of this package that holds it, as `<name>_command`; imported when it is used."""
@@ -92,10 +94,11 @@ def root(context: click.Context, url: str | None, token: str | None, data_dir: s
     if context.obj is None:
 
         def connect() -> Client:
+            from jobsvc.cli.places import data_folder
             from jobsvc.client.blocking import Client
 
             try:
-                return Client(url, token, data_dir=data_dir)
+                return Client(url, token, data_dir=data_folder(data_dir))
             except ValueError as error:
                 raise click.UsageError(str(error)) from None
 

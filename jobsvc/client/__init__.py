@@ -1,6 +1,7 @@
-"""F2: the client of the daemon: `Client` (blocking) and `TwistedClient` (Deferreds), over one core without I/O.
+"""F2: the client of the daemon: `Client` (blocking), `AsyncClient` (asyncio) and `TwistedClient` (Deferreds).
 
-Names are loaded when first used: `Client` brings no Twisted, `TwistedClient` no httpx2.
+All over one core without I/O. Names are loaded when first used: `Client` and `AsyncClient` bring no Twisted,
+`TwistedClient` no httpx2.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobsvc.client.asyncio import AsyncClient
     from jobsvc.client.blocking import Client
     from jobsvc.client.core import Session
     from jobsvc.client.errors import (
@@ -22,14 +24,19 @@ if TYPE_CHECKING:
         Unreachable,
         WaitTimeout,
     )
+    from jobsvc.client.executor import JobExecutor
+    from jobsvc.client.followed import JobFuture
     from jobsvc.client.retrying import Retry
     from jobsvc.client.shapes import Event, Item, Job, JobError, Problem
     from jobsvc.client.twisted import TwistedClient
     from jobsvc.model.places import default_data_dir
 
 _HOMES = {
+    "AsyncClient": "jobsvc.client.asyncio",
     "Client": "jobsvc.client.blocking",
     "TwistedClient": "jobsvc.client.twisted",
+    "JobExecutor": "jobsvc.client.executor",
+    "JobFuture": "jobsvc.client.followed",
     "Session": "jobsvc.client.core",
     "Retry": "jobsvc.client.retrying",
     "default_data_dir": "jobsvc.model.places",
@@ -51,6 +58,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "BulkRefused",
     "Client",
     "ClientError",
@@ -59,7 +67,9 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobError",
+    "JobExecutor",
     "JobFailed",
+    "JobFuture",
     "JobLost",
     "Problem",
     "Refused",

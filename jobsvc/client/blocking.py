@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Event as Alarm
@@ -14,13 +14,15 @@ from jobsvc.client import calls, flows, mapping, streaming
 from jobsvc.client.bulk import MapLines, Submission, SubmitLines, batches
 from jobsvc.client.core import Broken, Emit, Flow, Reply, Request, Session
 from jobsvc.client.discovery import find_target
-from jobsvc.client.errors import BulkRefused, ClientError, Refused
+from jobsvc.client.errors import ClientError, bulk_ids
 from jobsvc.client.httpx_wire import Body, HttpxWire
 from jobsvc.client.replies import value_of
-from jobsvc.client.shapes import Args, CancelMode, Event, Item, Job, JobFilters, Options, id_of
+from jobsvc.client.shapes import Args, CancelMode, Changes, Event, Item, Job, JobFilters, Options, id_of
 
 if TYPE_CHECKING:
     import httpx2
+
+    from jobsvc.client.executor import JobExecutor
 
 T = TypeVar("T")
 
@@ -29,8 +31,9 @@ class Client:
     """Submit jobs and take their results, from ordinary blocking code; threads may share one.
 
     Without arguments it finds the daemon of this machine (`discovery.find_target`): `url` and `token` here, then
-    `$JOBSVC_URL` and `$JOBSVC_TOKEN`, then what the daemon wrote into its data directory. `session` sets retries and
-    clock, `transport` and `pause` are for tests.
+    `$JOBSVC_URL` and `$JOBSVC_TOKEN`, then what the daemon wrote into its data directory. `headers` go
+    with every request (a `traceparent`, an `X-Request-ID`). `session` sets retries and clock, `transport` and `pause`
+    are for tests.
 
     Everything may raise `Refused` (the daemon said no) and `Unreachable` (it did not answer). Requests that may be
     repeated are, with growing delays; submits may, since each has a key.
@@ -45,13 +48,16 @@ class Client:
         token: str | None = None,
         *,
         data_dir: str | Path | None = None,
+        headers: Mapping[str, str] | None = None,
         session: Session | None = None,
         transport: httpx2.BaseTransport | None = None,
         pause: Callable[[float], object] | None = None,
     ) -> None:
         target = find_target(url, token, data_dir, environ=os.environ)
+        self._target = target
+        self._headers = dict(headers or {})
         self._session = session or Session()
-        self._wire = HttpxWire(target, transport, pause or Alarm().wait)
+        self._wire = HttpxWire(target, transport, pause or Alarm().wait, self._headers)
 
     def close(self) -> None:
         """Close all connections. Iterators still open end with `Unreachable`."""
@@ -80,11 +86,7 @@ class Client:
         """
         source = batches(jobs, SubmitLines(), self._session.clock)
         with closing(self._emitted(mapping.outcomes(self._session, source, follow=False))) as values:
-            ids = list(values)
-        refused = next((value for value in ids if isinstance(value, Refused)), None)
-        if refused is not None:
-            raise BulkRefused(refused, ids)
-        return ids
+            return bulk_ids(list(values))
 
     def call(
         self, task: str, args: Args = None, /, *, timeout: float | None = None, **options: Unpack[Options]
@@ -109,6 +111,19 @@ class Client:
         source = batches(inputs, MapLines(task, options), self._session.clock)
         flow = mapping.outcomes(self._session, source, follow=True)
         return Outcomes(self._emitted(flow), return_errors=return_errors)
+
+    def executor(
+        self, *, transport: httpx2.AsyncBaseTransport | None = None, **options: Unpack[Options]
+    ) -> JobExecutor:
+        """Jobs as futures of the standard library: `with client.executor() as jobs: jobs.submit("add", 1, 2).result()`.
+
+        `options` go for all its jobs; with `key="name"` job n has the key `name:n`. It has connections and a thread of
+        its own, and goes on when this client is closed. `transport` is for tests.
+        """
+        from jobsvc.client.executor import JobExecutor
+        from jobsvc.client.httpx_async_wire import AsyncHttpxWire
+
+        return JobExecutor(self._session, AsyncHttpxWire(self._target, transport, self._headers), options)
 
     def get(self, job: Job | str) -> Job:
         """The job as it is now."""
@@ -155,6 +170,17 @@ class Client:
             Refused: `conflict` when it is done already, `cannot_kill` when its executor cannot do this mode.
         """
         return self._run(flows.ask_job(self._session, calls.cancel(id_of(job), mode, grace_s)))
+
+    def update(self, job: Job | str, /, *, if_match: int | None = None, **changes: Unpack[Changes]) -> Job:
+        """Change a job that waits: `update(job, priority=50)`; `priority`, `run_at`, `timeouts`, `labels`.
+
+        `if_match` is the revision the job must still have. A `Job` without it is changed only as it was seen; an id
+        without it is changed as the job now is.
+
+        Raises:
+            Refused: `stale` when the job has changed meanwhile, `conflict` when it waits no more.
+        """
+        return self._run(flows.update(self._session, job, changes, if_match))
 
     def retry(self, job: Job | str) -> Job:
         """A new job with the same task, arguments and policy as one that is done."""

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from jobsvc.client.core import Request
-from jobsvc.client.shapes import Args, CancelMode, Options
+from jobsvc.client.shapes import Args, CancelMode, Changes, Options
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = "application/x-ndjson"
@@ -70,13 +70,18 @@ def job_path(job_id: str) -> str:
 
 def submit(body: dict[str, Any], wait_s: float | None = None) -> Request:
     """`POST /v1/jobs`; with `wait_s` the reply comes when the job is done or the time is up."""
+    return submit_encoded(encode(body), wait_s, repeatable="key" in body)
+
+
+def submit_encoded(body: bytes, wait_s: float | None = None, *, repeatable: bool) -> Request:
+    """The same for a body that is JSON already; `repeatable`: it has a key."""
     headers = JSON if wait_s is None else {**JSON, "Prefer": f"wait={_seconds(wait_s)}"}
-    return Request("POST", "/v1/jobs", encode(body), headers, wait_s or 0.0, repeatable="key" in body)
+    return Request("POST", "/v1/jobs", body, headers, wait_s or 0.0, repeatable=repeatable)
 
 
-def bulk(body: bytes, *, follow: bool, repeatable: bool) -> Request:
-    """`POST /v1/jobs/bulk`; with `follow` the outcomes come in the same reply."""
-    target = "/v1/jobs/bulk?follow=out" if follow else "/v1/jobs/bulk"
+def bulk(body: bytes, *, repeatable: bool, follow: bool = False, full: bool = False) -> Request:
+    """`POST /v1/jobs/bulk`; `follow`: the outcomes come in the same reply; `full`: the jobs beside their ids."""
+    target = _query("/v1/jobs/bulk", {"follow": "out" if follow else None, "full": 1 if full else None})
     return Request("POST", target, body, {"Content-Type": NDJSON, "Accept": NDJSON}, repeatable=repeatable)
 
 
@@ -132,6 +137,15 @@ def cancel(job_id: str, mode: CancelMode = "polite", grace_s: float | None = Non
     """`POST /v1/jobs/{id}/cancel`. Asking twice asks for the same."""
     body: dict[str, Any] = {"mode": mode} if grace_s is None else {"mode": mode, "grace_s": grace_s}
     return Request("POST", job_path(job_id) + "/cancel", encode(body), JSON, repeatable=True)
+
+
+def update(job_id: str, changes: Changes, revision: int | None = None) -> Request:
+    """`PATCH /v1/jobs/{id}`; with `revision` only if the job is still at it.
+
+    Repeatable without `revision` only: what was carried out once would be refused as stale when sent again.
+    """
+    headers = JSON if revision is None else {**JSON, "If-Match": f'"r{revision}"'}
+    return Request("PATCH", job_path(job_id), encode(changes), headers, repeatable=revision is None)
 
 
 def retry(job_id: str) -> Request:

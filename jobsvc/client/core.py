@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 from uuid import uuid4
 
 from jobsvc.client.retrying import Retry
@@ -109,6 +109,13 @@ class Emit(NamedTuple):
 
 Step: TypeAlias = Exchange | Open | Read | Close | Pause | Emit
 Flow: TypeAlias = Generator[Step, Any, T]
+
+
+class Running(Protocol):
+    """A flow that is being run: a Deferred, a task."""
+
+    def cancel(self) -> Any:
+        """Give it up."""
 
 
 class Session:

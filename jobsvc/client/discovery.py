@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jobsvc.client.errors import Unreachable
-from jobsvc.model.places import ENDPOINT_FILE, TOKEN_FILE, default_data_dir
+from jobsvc.model.places import (
+    ENDPOINT_FILE,
+    TOKEN_CREDENTIAL,
+    TOKEN_FILE,
+    credential,
+    default_data_dir,
+)
 
 URL_VARIABLE = "JOBSVC_URL"
 TOKEN_VARIABLE = "JOBSVC_TOKEN"  # noqa: S105 - a variable's name
@@ -63,8 +69,9 @@ def find_target(
     """The daemon to talk to.
 
     URL: the argument, `$JOBSVC_URL`, `<data-dir>/endpoint.json`. `unix:/path` names a Unix socket. Token: the
-    argument, `$JOBSVC_TOKEN`, the file `$JOBSVC_TOKEN_FILE`, `<data-dir>/token`; the last only for a daemon on this
-    machine, so that a token never leaves for an address it was not made for.
+    argument, `$JOBSVC_TOKEN`, the file `$JOBSVC_TOKEN_FILE`, the credential `jobsvc-token` of the service that we are
+    part of, `<data-dir>/token`; the last two only for a daemon on this machine, so that a token never leaves for an
+    address it was not made for.
 
     Raises:
         Unreachable: nothing found, or what was found belongs to a daemon that is gone.
@@ -121,7 +128,10 @@ def _token(environ: Mapping[str, str], folder: Path | None) -> str | None:
             raise Unreachable(f"cannot read the token from ${TOKEN_FILE_VARIABLE}: {error}") from error
     if folder is None:
         return None
+    given = credential(environ, TOKEN_CREDENTIAL)
     try:
+        if given is not None and given.exists():
+            return given.read_text().strip()
         return (folder / TOKEN_FILE).read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None  # the daemon's 401 says more than we could

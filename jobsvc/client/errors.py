@@ -94,6 +94,14 @@ class BulkRefused(Refused):
         self.ids = ids
 
 
+def bulk_ids(values: list[str | Refused]) -> list[str]:
+    """The ids of a bulk submit, when every line has one. Raises `BulkRefused`."""
+    refused = next((value for value in values if isinstance(value, Refused)), None)
+    if refused is not None:
+        raise BulkRefused(refused, values)
+    return [value for value in values if isinstance(value, str)]
+
+
 class Unreachable(ClientError, ConnectionError):
     """No daemon found, no connection, or a connection that broke.
 

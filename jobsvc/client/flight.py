@@ -1,4 +1,4 @@
-"""F2: one batch of a bulk submit on its way: sent, named, ended, whatever the connection does. No I/O.
+"""F2: one batch of `map` or `submit_many` on its way to its outcomes, in the order of its lines. No I/O.
 
 A connection that breaks costs nothing once the ids are known: the rest is then asked for by id.
 """
@@ -11,32 +11,26 @@ import msgspec
 
 from jobsvc.client import calls
 from jobsvc.client.bulk import Batch
-from jobsvc.client.core import Broken, Close, Emit, Flow, Opened, Pause, Read, Session
-from jobsvc.client.errors import ClientError, Refused, Unreachable, job_failure
-from jobsvc.client.flows import POLL_S, ask, ask_open
+from jobsvc.client.core import Emit, Flow, Pause, Session
+from jobsvc.client.errors import Refused, Unreachable, job_failure
+from jobsvc.client.flows import POLL_S, ask
 from jobsvc.client.lines import LineParser
-from jobsvc.client.replies import page_of
-from jobsvc.client.retrying import LOAD
-from jobsvc.client.shapes import BulkLine, Problem
+from jobsvc.client.replies import ends_of, outcome_of, page_of, stranger
+from jobsvc.client.retrying import busy_for_now
+from jobsvc.client.shapes import BulkLine
+from jobsvc.client.upload import Upload
 
-QUIET_S = 45.0
-"""Silence on the reply before it is dropped and the open jobs are asked for by id."""
 ASK_IDS = 256
 """Ids in one request: 37 bytes each, and the daemon takes 16 KiB of headers."""
 
 _PENDING: Final = object()
 
 
-class Flight:
+class Flight(Upload):
     """One batch on its way: what is known of each of its lines, and how far they have been handed out."""
 
     def __init__(self, session: Session, batch: Batch, *, follow: bool) -> None:
-        self._session = session
-        self._batch = batch
-        self._follow = follow
-        self._opened: Opened | None = None
-        self._parser = LineParser(BulkLine)
-        self._named = 0
+        super().__init__(session, batch, follow=follow)
         # Index 0 stays unused: the wire counts lines from 1.
         self._slots: list[Any] = [_PENDING] * (batch.lines + 1)
         self._ids: list[str | None] = [None] * (batch.lines + 1)
@@ -52,26 +46,8 @@ class Flight:
 
         Raises `Refused` when the daemon takes none of it, `Unreachable`.
         """
-        request = calls.bulk(self._batch.body, follow=self._follow, repeatable=self._batch.repeatable)
-        tried = 0
-        while True:
-            self._opened = yield from ask_open(self._session, request, QUIET_S)
-            self._parser = LineParser(BulkLine)
-            self._named = 0
-            while self._named < self._batch.lines and (yield from self._read()):
-                pass
-            if self._named >= self._batch.lines:
-                yield from self._resend()
-                return
-            tried += 1
-            if not self._batch.repeatable or tried >= self._session.patient.retry.tries:
-                last = self._batch.first + self._batch.lines - 1
-                raise Unreachable(
-                    f"the connection broke before the daemon had named the jobs of lines {self._batch.first} to "
-                    f"{last}; they may have been accepted (give a key to make the whole repeatable)",
-                    maybe_sent=True,
-                )
-            yield Pause(self._session.retry.reconnect(tried, None))
+        yield from self._send()
+        yield from self._resend()
 
     def _resend(self) -> Flow[None]:
         """Send the lines again that were refused for load and may come again, until they are taken.
@@ -98,14 +74,14 @@ class Flight:
             try:
                 self._note_resent(busy, LineParser(BulkLine).feed(reply.body))
             except (msgspec.DecodeError, IndexError) as error:
-                raise _stranger(error) from error
+                raise stranger(error) from error
 
     def _busy(self) -> list[int]:
         """Lines refused for now only."""
         return [
             line
             for line, value in enumerate(self._slots)
-            if isinstance(value, Refused) and value.problem.retry_safe and value.status in LOAD
+            if isinstance(value, Refused) and busy_for_now(value.problem)
         ]
 
     def _note_resent(self, sent: list[int], lines: list[BulkLine]) -> None:
@@ -127,27 +103,7 @@ class Flight:
                 break
             if not (yield from self._read()):
                 yield from self._ask_by_id()
-        if self._opened is not None:
-            yield Close(self._opened.handle)
-
-    def _read(self) -> Flow[bool]:
-        """Note the next piece of the reply; False when there is none: it ended, broke, or stood still for too long."""
-        opened = self._opened
-        if opened is None:
-            return False
-        try:
-            piece: bytes = yield Read(opened.handle)
-        except Broken:
-            piece = b""
-        if piece:
-            try:
-                self._note(self._parser.feed(piece))
-            except (msgspec.DecodeError, IndexError) as error:
-                raise _stranger(error) from error
-            return True
-        self._opened = None
-        yield Close(opened.handle)
-        return False
+        yield from self._close()
 
     def _note(self, lines: list[BulkLine]) -> None:
         """Keep what `lines` say. The hot loop of the client: once for the id, once for the outcome of each job."""
@@ -185,17 +141,5 @@ class Flight:
         if lines := self._open_lines()[:ASK_IDS]:
             by_id = {job_id: line for line in lines if (job_id := self._ids[line]) is not None}
             page = page_of((yield from ask(self._session.patient, calls.get_many(by_id, POLL_S))))
-            for job in page.jobs:
-                if job.done:
-                    self._slots[by_id[job.id]] = (
-                        job.result if job.succeeded else job_failure(job.id, job.state, job.error, job)
-                    )
-            for job_id in page.missing:
-                gone = Problem(
-                    status=410, code="purged", detail=f"job {job_id} is gone: deleted, or kept long enough"
-                )
-                self._slots[by_id[job_id]] = Refused(gone)
-
-
-def _stranger(error: Exception) -> ClientError:
-    return ClientError(f"not the bulk reply of a jobsvc daemon: {error}")
+            for job_id, end in ends_of(page):
+                self._slots[by_id[job_id]] = outcome_of(end)

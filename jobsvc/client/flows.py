@@ -21,7 +21,7 @@ from jobsvc.client.core import (
 )
 from jobsvc.client.errors import Unreachable, WaitTimeout
 from jobsvc.client.replies import REFUSALS, job_of, page_of, refusal_of, result_of
-from jobsvc.client.shapes import Args, Job, Options
+from jobsvc.client.shapes import Args, Changes, Job, Options, id_of
 
 POLL_S = 30.0
 """One long poll; then it is asked again. Below the minute after which proxies give up."""
@@ -114,6 +114,13 @@ def submit(
     body = calls.submission(task, args, options)
     body.setdefault("key", session.new_key())
     return (yield from ask_job(session, calls.submit(body, wait_s)))
+
+
+def update(session: Session, job: Job | str, changes: Changes, revision: int | None) -> Flow[Job]:
+    """The job with these changes. One given as such is changed only as it was seen. Raises `Refused` (`stale`)."""
+    if revision is None and isinstance(job, Job):
+        revision = job.revision
+    return (yield from ask_job(session, calls.update(id_of(job), changes, revision)))
 
 
 def wait(session: Session, job_id: str, timeout_s: float | None) -> Flow[Job]:

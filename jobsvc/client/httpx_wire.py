@@ -6,7 +6,7 @@ proxies, and two thirds of the cost per request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import httpx2
@@ -15,7 +15,6 @@ from jobsvc.client.core import (
     CONNECT_S,
     REPLY_S,
     UPLOAD_S,
-    USER_AGENT,
     Broken,
     Close,
     Exchange,
@@ -28,6 +27,7 @@ from jobsvc.client.core import (
     Step,
 )
 from jobsvc.client.discovery import Target
+from jobsvc.client.headers import common_headers
 
 CONNECTIONS = 100
 """Of one client, over all threads that share it; each live stream takes one."""
@@ -44,7 +44,11 @@ class HttpxWire:
     """Carries out steps over an httpx2 transport. Shared by threads: it keeps nothing between steps."""
 
     def __init__(
-        self, target: Target, transport: httpx2.BaseTransport | None, pause: Callable[[float], object]
+        self,
+        target: Target,
+        transport: httpx2.BaseTransport | None,
+        pause: Callable[[float], object],
+        headers: Mapping[str, str],
     ) -> None:
         self._base = target.base
         # Making a TLS context reads the system's certificates: tens of milliseconds that plain HTTP need not pay.
@@ -53,12 +57,7 @@ class HttpxWire:
             uds=target.unix,
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
         )
-        self._headers = {
-            "Accept": "application/json",
-            "User-Agent": USER_AGENT,
-        }
-        if target.token:
-            self._headers["Authorization"] = f"Bearer {target.token}"
+        self._headers = common_headers(target, headers)
         self._pause = pause
 
     def close(self) -> None:
@@ -74,13 +73,13 @@ class HttpxWire:
                 content = b"".join(body.pieces)
             finally:
                 body.response.close()
-            return Reply(body.response.status_code, _head(body.response), content)
+            return Reply(body.response.status_code, head_of(body.response), content)
         if isinstance(step, Read):
             return next(step.handle.pieces, b"")
         if isinstance(step, Open):
             body = self._send(step.request, step.quiet_s)
             bodies[id(body)] = body
-            return Opened(body, body.response.status_code, _head(body.response))
+            return Opened(body, body.response.status_code, head_of(body.response))
         if isinstance(step, Close):
             bodies.pop(id(step.handle), None)
             step.handle.response.close()
@@ -89,18 +88,11 @@ class HttpxWire:
         return None
 
     def _send(self, request: Request, read_s: float) -> Body:
-        timeout = {"connect": CONNECT_S, "pool": REPLY_S, "read": read_s, "write": UPLOAD_S}
-        message = httpx2.Request(
-            request.method,
-            self._base + request.target,
-            headers={**self._headers, **request.headers},
-            content=request.body,
-            extensions={"timeout": timeout},
-        )
+        message = message_of(self._base, self._headers, request, read_s)
         try:
             response = self._transport.handle_request(message)
         except httpx2.TransportError as error:
-            raise _broken(error, self._base) from error
+            raise broken_by(error, self._base) from error
         stream = response.stream
         assert isinstance(stream, httpx2.SyncByteStream)
         return Body(response, _guarded(iter(stream)))
@@ -113,14 +105,29 @@ def _guarded(pieces: Iterator[bytes]) -> Iterator[bytes]:
             if piece:
                 yield piece
     except httpx2.TransportError as error:
-        raise _broken(error, "") from error
+        raise broken_by(error) from error
 
 
-def _head(response: httpx2.Response) -> dict[str, str]:
+def message_of(base: str, headers: Mapping[str, str], request: Request, read_s: float) -> httpx2.Request:
+    """The request as httpx2 sends it; `read_s` is the longest silence allowed."""
+    return httpx2.Request(
+        request.method,
+        base + request.target,
+        headers={**headers, **request.headers},
+        content=request.body,
+        extensions={
+            "timeout": {"connect": CONNECT_S, "pool": REPLY_S, "read": read_s, "write": UPLOAD_S},
+        },
+    )
+
+
+def head_of(response: httpx2.Response) -> dict[str, str]:
+    """Its headers; names in lower case."""
     return {name.lower(): value for name, value in response.headers.items()}
 
 
-def _broken(error: httpx2.TransportError, base: str) -> Broken:
+def broken_by(error: httpx2.TransportError, base: str = "") -> Broken:
+    """A failure of the transport in the words of the core."""
     unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
     silent = isinstance(error, httpx2.ReadTimeout)
     what = f"cannot reach the daemon at {base}" if unsent else "the connection to the daemon broke"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -67,6 +68,28 @@ def result_of(job: Job) -> Any:
     if job.succeeded:
         return job.result
     raise job_failure(job.id, job.state, job.error, job)
+
+
+def ends_of(page: Page) -> Iterator[tuple[str, Job | Refused]]:
+    """Those jobs of a page that are done, by id; for one that is gone, what says so."""
+    for job in page.jobs:
+        if job.done:
+            yield job.id, job
+    for job_id in page.missing:
+        detail = f"job {job_id} is gone: deleted, or kept long enough"
+        yield job_id, Refused(Problem(status=410, code="purged", detail=detail))
+
+
+def outcome_of(end: Job | Exception) -> Any:
+    """What a job that is done has given: its result, or the exception that fits."""
+    if not isinstance(end, Job):
+        return end
+    return end.result if end.succeeded else job_failure(end.id, end.state, end.error, end)
+
+
+def stranger(what: object) -> ClientError:
+    """A bulk reply that makes no sense."""
+    return ClientError(f"not the bulk reply of a jobsvc daemon: {what}")
 
 
 def refusal_of(reply: Reply) -> Refused:

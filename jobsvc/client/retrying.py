@@ -69,6 +69,11 @@ class Retry:
         return self.uniform(delay_s / 2, delay_s)
 
 
+def busy_for_now(problem: Problem) -> bool:
+    """Whether one line of a bulk submit was refused for load alone, so that it may be sent again."""
+    return problem.retry_safe and problem.status in LOAD
+
+
 def seconds_of(retry_after: str | None) -> float | None:
     """A `Retry-After` in seconds; dates (which the daemon never sends) count as not given."""
     text = (retry_after or "").strip()

@@ -129,7 +129,9 @@ class Problem(msgspec.Struct):
 
 
 class BulkLine(msgspec.Struct, gc=False):
-    """One line of a bulk reply: an id or a problem; with `state` the outcome of a finished job."""
+    """One line of a bulk reply: an id (and the job, where asked for) or a problem; with `state` the outcome of a
+    finished job.
+    """
 
     line: int
     id: str | None = None
@@ -137,6 +139,7 @@ class BulkLine(msgspec.Struct, gc=False):
     state: str | None = None
     result: Any = None
     error: JobError | None = None
+    job: Job | None = None
 
 
 class Options(TypedDict, total=False):
@@ -156,6 +159,15 @@ class Options(TypedDict, total=False):
     retries: int
     backoff: Mapping[str, float]
     on_lost: Literal["retry", "fail"]
+    labels: Mapping[str, str]
+
+
+class Changes(TypedDict, total=False):
+    """What can be changed of a job that waits. `timeouts` and `labels` replace what was there."""
+
+    priority: int
+    run_at: datetime | str | None
+    timeouts: Mapping[str, float | None]
     labels: Mapping[str, str]
 
 

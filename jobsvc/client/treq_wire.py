@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from treq.client import HTTPClient
@@ -23,7 +24,6 @@ from zope.interface import implementer
 from jobsvc.client.core import (
     CONNECT_S,
     REPLY_S,
-    USER_AGENT,
     Broken,
     Close,
     Exchange,
@@ -36,6 +36,7 @@ from jobsvc.client.core import (
     Step,
 )
 from jobsvc.client.discovery import Target
+from jobsvc.client.headers import common_headers
 
 T = TypeVar("T")
 
@@ -120,14 +121,14 @@ class Body(TwistedProtocol):
 class TreqWire:
     """Carries out steps over treq."""
 
-    def __init__(self, reactor: Any, target: Target, requester: Requester | None) -> None:
+    def __init__(
+        self, reactor: Any, target: Target, requester: Requester | None, headers: Mapping[str, str]
+    ) -> None:
         self._reactor = reactor
         self._base = target.base
         self._pool: HTTPConnectionPool | None = None
         self._requester = requester or self._own(target)
-        self._headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
-        if target.token:
-            self._headers["Authorization"] = f"Bearer {target.token}"
+        self._headers = common_headers(target, headers)
 
     def close(self) -> Deferred[None]:
         """Close the connections kept open; fires when they are closed."""
@@ -155,6 +156,11 @@ class TreqWire:
         elif isinstance(step, Pause):
             await deferLater(self._reactor, step.seconds, lambda: None)
         return None
+
+    async def release(self, bodies: dict[int, Body]) -> None:
+        """Give back the connections of bodies that nobody reads on."""
+        for body in bodies.values():
+            body.close()
 
     async def _send(self, request: Request, quiet_s: float) -> tuple[IResponse, Body]:
         sending = self._requester.request(

@@ -11,6 +11,7 @@ from msgspec import Raw
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
 from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
+from jobsvc.http.bulk_jobs import job_lines
 from jobsvc.http.edge import Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
@@ -171,14 +172,16 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
             await _all_or_nothing(edge, intake, on_committed)
         elif not query.get("live", False):
             await intake.received()
-        await _answer(edge, request, intake, outcomes)
+        await _answer(edge, request, intake, outcomes, full=query.get("full", False))
     finally:
         if outcomes is not None:
             outcomes.close()
     return b""
 
 
-async def _answer(edge: Edge, request: Request, intake: BulkIntake, outcomes: Outcomes | None) -> None:
+async def _answer(
+    edge: Edge, request: Request, intake: BulkIntake, outcomes: Outcomes | None, *, full: bool
+) -> None:
     """Write the lines as groups are committed, and outcomes as jobs end."""
     request.stream(200, MEDIA["ndjson"])
     outlet = Outlet(request, edge.clock, HEARTBEATS["ndjson"])
@@ -186,8 +189,13 @@ async def _answer(edge: Edge, request: Request, intake: BulkIntake, outcomes: Ou
     instance = request.request_id.decode()
     try:
         while (group := await intake.next_group()) is not None:
-            outlet.write(id_lines(group, instance))
-            await outlet.room()
+            if full:
+                async for lines in job_lines(edge, request, group):
+                    outlet.write(lines)
+                    await outlet.room()
+            else:
+                outlet.write(id_lines(group, instance))
+                await outlet.room()
         while outcomes is not None and (lines := await outcomes.next_lines()):
             outlet.write(lines)
             await outlet.room()

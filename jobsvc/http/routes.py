@@ -177,7 +177,8 @@ _JOBS = (
         doc="Submit many: a body of the submit route on every line; answered line by line, in order.",
         answers={
             200: Answer(
-                "{line, id} or {line, problem}; then, with follow=out, {line, id, state, result, error}.",
+                "{line, id} (with full=1 {line, id, job}) or {line, problem}; "
+                "then, with follow=out, {line, id, state, result, error}.",
                 line="BulkAnswer",
                 media=(NDJSON,),
             )
@@ -185,6 +186,9 @@ _JOBS = (
         query={
             "atomic": query.flag("1 = all or nothing."),
             "follow": query.one_of("out = afterwards one line per job as it ends.", "out"),
+            "full": query.flag(
+                "1 = the job beside its id, as the submit route shows it; null if it is gone."
+            ),
             "live": query.flag("1 = the reply starts at once, not after the upload."),
         },
         takes_body=True,

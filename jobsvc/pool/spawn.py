@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 import jobsvc
 from jobsvc.model.crashpoints import crash
+from jobsvc.model.environment import handed_on
 from jobsvc.model.errors import Exit
 from jobsvc.model.task import NO_LIMITS, Limits
 from jobsvc.pool import tree
@@ -40,9 +41,6 @@ LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
 SIGNAL_STATUS = 128
 """A shell adds it to the signal by which its child has ended."""
 
-SECRET_PREFIXES = ("JOBSVC_TOKEN", "LISTEN_")
-SECRETS = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
-"""What user code must not inherit: our token, and the service manager's ways to us."""
 BOOT_VARIABLE = "JOBSVC_BOOT"
 NODE_VARIABLE = "JOBSVC_NODE"
 WORKER_VARIABLE = "JOBSVC_WORKER"
@@ -54,14 +52,16 @@ Sweep = Callable[[str], Deferred[None]]
 """Ends all that carries the mark of one worker or command; fires when nothing of it runs any more."""
 
 
-def child_environment(environ: Mapping[str, str], boot: str) -> dict[str, str]:
-    """The daemon's environment without its secrets, with the mark of this start."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(SECRET_PREFIXES) and name not in SECRETS and name not in MARK_VARIABLES
-    }
-    return {**kept, BOOT_VARIABLE: boot}
+def child_environment(
+    environ: Mapping[str, str], boot: str, allowed: Sequence[str] | None = None
+) -> dict[str, str]:
+    """What of the daemon's environment its children get, with the mark of this start.
+
+    Args:
+        allowed: see `handed_on`.
+    """
+    kept = handed_on(environ, allowed)
+    return {name: value for name, value in kept.items() if name not in MARK_VARIABLES} | {BOOT_VARIABLE: boot}
 
 
 def exit_of(reason: Failure) -> Exit:

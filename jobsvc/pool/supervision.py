@@ -51,6 +51,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `path`: where the workers look for modules before they look in `cwd`, the folder in which the daemon was started.
     `limits`: of tasks on processes and of commands that say nothing. `prefix`: words before every worker and command.
+    `worker_env`: names and patterns of the variables that they get; None: all but the daemon's own.
     """
 
     modules: tuple[str, ...]
@@ -63,6 +64,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = NO_LIMITS
     prefix: tuple[str, ...] = ()
     recycle: Recycling = Recycling()
+    worker_env: tuple[str, ...] | None = None
 
 
 class ReloadReport(msgspec.Struct):
@@ -112,7 +114,7 @@ class Pool:
         self._uniform = uniform
         self._guard = Guard(reactor, clock, monotonic, boot, uniform)
         self._launcher = Launcher(
-            reactor, clock, config.cwd, child_environment(environ, boot), self._guard.sweep,
+            reactor, clock, config.cwd, child_environment(environ, boot, config.worker_env), self._guard.sweep,
             limits=config.limits, prefix=config.prefix,
         )  # fmt: skip
         self._command = CommandWorker(

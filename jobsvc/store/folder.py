@@ -83,10 +83,20 @@ class DataFolder:
         path: made with mode 0700 when it is not there; may be a link.
         boot: this start's id, written into the lock for people who look.
         token_bytes: `token_bytes(n)` gives n secret random bytes.
+        token_given: a file with the admin token that others have provided, in place of the directory's own; not there
+            or None: nobody has. It is never written to, nor is its text put anywhere else.
     """
 
-    def __init__(self, path: Path, boot: str, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        boot: str,
+        token_bytes: Callable[[int], bytes],
+        token_given: Path | None = None,
+    ) -> None:
         self.path = path
+        self.token_is_given = token_given is not None and token_given.exists()
+        self.token_place = token_given if token_given and self.token_is_given else path / TOKEN_FILE
         self.database = path / DATABASE_FILE
         self._boot = boot
         self._token_bytes = token_bytes
@@ -141,20 +151,19 @@ class DataFolder:
 
     def token(self) -> str:
         """The admin token; the first start makes it. Raises `FolderRefused`: no token in it, not to be read or made."""
-        file = self.path / TOKEN_FILE
+        file = self.token_place
+        what_then = (
+            "give it another content" if self.token_is_given else "remove it, the next start makes one"
+        )
         try:
             text = file.read_text().strip()
         except FileNotFoundError:
             text = f"jobsvc_{self._token_bytes(TOKEN_ID_BYTES).hex()}.{self._token_bytes(TOKEN_SECRET_BYTES).hex()}"
             self._write(TOKEN_FILE, text + "\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise FolderRefused(
-                f"{file} cannot be read ({error}); the next start makes one when it is removed"
-            ) from None
+            raise FolderRefused(f"{file} cannot be read ({error}); {what_then}") from None
         if not text.startswith("jobsvc_") or not text.partition(".")[2]:
-            raise FolderRefused(
-                f"{file} holds no token (jobsvc_<id>.<secret>): remove it, the next start makes one"
-            )
+            raise FolderRefused(f"{file} holds no token (jobsvc_<id>.<secret>): {what_then}")
         return text
 
     def publish(self, url: str | None, unix: str | None) -> None:

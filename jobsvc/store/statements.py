@@ -46,6 +46,8 @@ SUBMIT_SHARED: Final = ("task", "executor", "queue", "tenant")
 """Bound once, then the policy (and for jobs that run at once owner and claimed_at)."""
 SUBMIT_OWN: Final = ("no", "id", "created_at", "priority", "args")
 """Bound per row."""
+SUBMIT_OWN_NAMED: Final = (*SUBMIT_OWN, "key", "key_hash", "request_id", "traceparent")
+"""The same of jobs that their client gave a key or ids of its own."""
 
 
 def _own_rows(shared: int, own: int, count: int, tail: str) -> str:
@@ -55,20 +57,20 @@ def _own_rows(shared: int, own: int, count: int, tail: str) -> str:
 
 
 @cache
-def insert_queued(count: int) -> str:
-    """The INSERT of new jobs in which nothing but the usual is set."""
-    columns = ",".join((*SUBMIT_OWN, *SUBMIT_SHARED, "policy", "state"))
+def insert_queued(count: int, own: tuple[str, ...] = SUBMIT_OWN) -> str:
+    """The INSERT of new jobs in which nothing but the usual is set, but what is `own` to each."""
+    columns = ",".join((*own, *SUBMIT_SHARED, "policy", "state"))
     tail = ",?1,?2,?3,?4,?5,'queued'"
-    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(5, len(SUBMIT_OWN), count, tail)}"
+    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(5, len(own), count, tail)}"
 
 
 @cache
-def insert_running(count: int) -> str:
+def insert_running(count: int, own: tuple[str, ...] = SUBMIT_OWN) -> str:
     """The same for jobs claimed at once: submit and first claim in one INSERT."""
     claimed = ("owner", "claimed_at", "state", "epoch", "attempt", "claim_seq", "seq", "revision")
-    columns = ",".join((*SUBMIT_OWN, *SUBMIT_SHARED, "policy", *claimed))
+    columns = ",".join((*own, *SUBMIT_SHARED, "policy", *claimed))
     tail = ",?1,?2,?3,?4,?5,?6,?7,'running',1,1,2,2,2"
-    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(7, len(SUBMIT_OWN), count, tail)}"
+    return f"INSERT INTO jobs ({columns}) VALUES {_own_rows(7, len(own), count, tail)}"
 
 
 @cache

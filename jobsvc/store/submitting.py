@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
@@ -18,23 +19,12 @@ from jobsvc.store.rows import JOB_COLUMNS
 from jobsvc.store.session import FRESH_ARGS_MAX_BYTES, Session, decode_nos, run_alike, run_rows, worth_sharing
 
 _shared = attrgetter(*sql.SUBMIT_SHARED)
-_own = attrgetter(*sql.SUBMIT_OWN)
+_names = attrgetter(*sql.SUBMIT_OWN_NAMED[len(sql.SUBMIT_OWN) :])
+_NAMELESS: Final = (None, None, None, None)
 # What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
 # outcome, progress or losses: those columns are not looked at.
-_unusual = attrgetter(
-    "key",
-    "labels",
-    "run_at",
-    "due_at",
-    "expires_at",
-    "reason",
-    "large",
-    "parent",
-    "rerun_of",
-    "request_id",
-    "traceparent",
-)
-_USUAL: Final = (None, b"{}", None, None, None, None, 0, None, None, None, None)
+_unusual = attrgetter("labels", "run_at", "due_at", "expires_at", "reason", "large", "parent", "rerun_of")
+_USUAL: Final = (b"{}", None, None, None, None, 0, None, None)
 _stand = attrgetter("state", "epoch", "seq", "revision", "claim_seq")
 _QUEUED: Final = ("queued", 0, 1, 1, None)
 _RUNNING: Final = ("running", 1, 2, 2, 2)
@@ -98,10 +88,11 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         if job.args is not None and len(job.args) > INLINE_MAX_BYTES:
             job.large |= ARGS_LARGE
         stand = _stand(job) if _unusual(job) == _USUAL else None
+        own = sql.SUBMIT_OWN if _names(job) == _NAMELESS else sql.SUBMIT_OWN_NAMED
         if stand == _QUEUED:
-            queued[_shared(job), job.policy].append(job)
+            queued[own, _shared(job), job.policy].append(job)
         elif stand == _RUNNING:
-            running[_shared(job), job.policy, job.owner, job.claimed_at].append(job)
+            running[own, _shared(job), job.policy, job.owner, job.claimed_at].append(job)
         else:
             others.append(job)
     session.last_no = no
@@ -115,16 +106,19 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def _insert_alike(
-    session: Session, statement: Callable[[int], str], shapes: Mapping[tuple[Any, ...], list[Job]]
+    session: Session,
+    statement: Callable[..., str],
+    shapes: Mapping[tuple[Any, ...], list[Job]],
 ) -> list[Job]:
     """Insert jobs that share most columns; those that are left for the general statement."""
     alike, others = worth_sharing(shapes)
-    for (shared, policy, *claimed), jobs in alike.items():
+    for (own, shared, policy, *claimed), jobs in alike.items():
+        values_of = attrgetter(*own)
         values: list[Any] = []
         for job in jobs:
-            values += _own(job)
+            values += values_of(job)
         bound = (*shared, session.policy(policy), *claimed)
-        run_alike(session, statement, bound, values, len(sql.SUBMIT_OWN))
+        run_alike(session, partial(statement, own=own), bound, values, len(own))
     return others
 
 

@@ -1,8 +1,10 @@
-"""A daemon's wire in memory, the same for both faces: jobs are done at once, and every request is recorded."""
+"""A daemon's wire in memory, the same for all faces: jobs are done at once, and every request is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from threading import Event
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,11 +28,12 @@ class Asked(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """One response; the body comes in these pieces."""
+    """One response; the body comes in these pieces, and ends once `hold` is set."""
 
     status: int
     body: list[bytes]
     kind: str = "application/json"
+    hold: Event | None = None
 
 
 def job_id(number: int) -> str:
@@ -38,7 +41,7 @@ def job_id(number: int) -> str:
 
 
 def job(number: int, task: str, args: Any) -> dict[str, Any]:
-    """A finished job: `add` adds, `boom` fails, everything else waits in its queue."""
+    """A finished job: `add` adds, `boom` fails, everything else waits in its queue (`later` until it is asked for)."""
     fields: dict[str, Any] = {"id": job_id(number), "task": task, "args": args, "result": None, "error": None}
     fields |= {"created_at": "2026-11-23T12:00:00.000001Z", "queue": "default", "priority": 0, "labels": {}}
     if task == "add":
@@ -59,15 +62,14 @@ def job(number: int, task: str, args: Any) -> dict[str, Any]:
     return {**fields, "done": fields["state"] != "queued", "revision": 1}
 
 
-def refusal(status: int, code: str, detail: str) -> Answer:
-    body = {
-        "type": "about:blank",
-        "title": code,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "retry_safe": False,
-    }
+def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
+    """A problem document."""
+    known = {"type": "about:blank", "title": code, "status": status, "detail": detail, "code": code}
+    return {**known, "retry_safe": False, **more}
+
+
+def refusal(status: int, code: str, detail: str, **more: Any) -> Answer:
+    body = problem(status, code, detail, **more)
     return Answer(status, [msgspec.json.encode(body)], "application/problem+json")
 
 
@@ -76,12 +78,24 @@ def lines(values: Iterable[Any]) -> bytes:
 
 
 class FakeDaemon:
-    """Answers as the wire says. `answers` (path → answers) come first, in turn."""
+    """Answers as the wire says. `answers` (path → answers) come first, in turn.
+
+    Lines of a bulk submit are refused where `refuse` says so. A followed reply stays open until `hold` is set, where
+    there is one, as long as its jobs are not all done.
+    """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.jobs: list[dict[str, Any]] = []
         self.answers: dict[str, list[Answer]] = {}
+        self.refuse: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _line: None
+        self.hold: Event | None = None
+        self._by_key: dict[str, dict[str, Any]] = {}
+
+    def lines(self) -> list[list[dict[str, Any]]]:
+        """The lines of each bulk submit so far."""
+        bodies = [asked.body for asked in self.asked if asked.path == "/v1/jobs/bulk"]
+        return [[msgspec.json.decode(line) for line in body.splitlines()] for body in bodies]
 
     def answer(self, asked: Asked) -> Answer:  # noqa: PLR0911 - one return a route
         self.asked.append(asked)
@@ -93,7 +107,9 @@ class FakeDaemon:
             case ["POST", "jobs"]:
                 return Answer(201, [msgspec.json.encode(self._made(msgspec.json.decode(asked.body)))])
             case ["POST", "jobs", "bulk"]:
-                return Answer(200, self._bulk(asked), "application/x-ndjson")
+                return self._bulk(asked)
+            case ["GET", "jobs"] if "id" in asked.query:
+                return self._many(asked.query["id"].split(","))
             case ["GET", "jobs"]:
                 rows = [row for row in self.jobs if row["state"] in asked.query.get("state", row["state"])]
                 return Answer(200, [msgspec.json.encode({"jobs": rows[::-1], "next": None})])
@@ -115,21 +131,46 @@ class FakeDaemon:
         return refusal(404, "not_found", f"nothing at {asked.path}")
 
     def _made(self, body: dict[str, Any]) -> dict[str, Any]:
+        key = body.get("key")
+        if key in self._by_key:
+            return self._by_key[key]
         self.jobs.append(job(len(self.jobs) + 1, body["task"], body.get("args")))
+        if key is not None:
+            self._by_key[key] = self.jobs[-1]
         return self.jobs[-1]
 
-    def _bulk(self, asked: Asked) -> list[bytes]:
-        made = [
-            (number, self._made(msgspec.json.decode(line)))
-            for number, line in enumerate(asked.body.splitlines(), 1)
-        ]
-        first = lines({"line": number, "id": row["id"]} for number, row in made)
+    def _bulk(self, asked: Asked) -> Answer:
+        first: list[dict[str, Any]] = []
+        ends: list[dict[str, Any]] = []
+        held = False
+        for number, text in enumerate(asked.body.splitlines(), 1):
+            line = msgspec.json.decode(text)
+            if refused := self.refuse(line):
+                first.append({"line": number, "problem": refused})
+                continue
+            row = self._made(line)
+            full = {"job": row} if "full" in asked.query else {}
+            first.append({"line": number, "id": row["id"], **full})
+            if row["done"]:
+                ends.append(
+                    {"line": number, **{name: row[name] for name in ("id", "state", "result", "error")}}
+                )
+            else:
+                held = True
+        block = lines(first)
         if "follow" not in asked.query:
-            return [first]
-        ends = [
-            {"line": n, **{name: row[name] for name in ("id", "state", "result", "error")}} for n, row in made
-        ]
-        return [first[:50], first[50:] + b"\n", lines(reversed(ends))]
+            return Answer(200, [block], "application/x-ndjson")
+        body = [block[:50], block[50:] + b"\n", lines(reversed(ends))]
+        return Answer(200, body, "application/x-ndjson", self.hold if held else None)
+
+    def _many(self, ids: list[str]) -> Answer:
+        rows = [row for row in self.jobs if row["id"] in ids]
+        for row in rows:
+            if row["task"] == "later":
+                row |= {"state": "succeeded", "done": True, "result": "late"}
+        there = {row["id"] for row in rows}
+        missing = [text for text in ids if text not in there]
+        return Answer(200, [msgspec.json.encode({"jobs": rows, "next": None, "missing": missing})])
 
     def _of_job(self, asked: Asked, method: str, text: str, rest: list[str]) -> Answer:  # noqa: PLR0911
         found = next((row for row in self.jobs if row["id"] == text), None)
@@ -139,6 +180,11 @@ class FakeDaemon:
         match [method, *rest]:
             case ["GET"] | ["POST", "cancel"]:
                 return Answer(200, [body])
+            case ["PATCH"]:
+                if asked.headers.get("if-match") not in (None, f'"r{found["revision"]}"'):
+                    return refusal(412, "stale", "The job has changed meanwhile.")
+                found |= {**msgspec.json.decode(asked.body), "revision": found["revision"] + 1}
+                return Answer(200, [msgspec.json.encode(found)])
             case ["POST", "retry"]:
                 return Answer(201, [msgspec.json.encode(self._made(found))])
             case ["GET", "result"] if found["state"] == "succeeded":
@@ -161,25 +207,31 @@ class FakeDaemon:
             yield b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, kind.encode(), line)
 
 
-class _Pieces(httpx2.SyncByteStream):
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
+class _Pieces(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body for both of httpx2's faces; only the asynchronous one can be held."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
+        return iter(self._answer.body)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._answer.body:
+            yield piece
+        if self._answer.hold is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._answer.hold.wait)
 
 
 def transport(daemon: FakeDaemon) -> httpx2.MockTransport:
-    """The daemon for the blocking face."""
+    """The daemon for the faces over httpx2."""
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         target = urlsplit(str(request.url))
         query = {name: values[-1] for name, values in parse_qs(target.query).items()}
         asked = Asked(request.method, target.path, query, dict(request.headers), request.content)
         answer = daemon.answer(asked)
-        return httpx2.Response(
-            answer.status, headers={"Content-Type": answer.kind}, stream=_Pieces(answer.body)
-        )
+        return httpx2.Response(answer.status, headers={"Content-Type": answer.kind}, stream=_Pieces(answer))
 
     return httpx2.MockTransport(handle)
 

@@ -108,6 +108,18 @@ def test_cancel_retry_list_tasks_info(client: Client, daemon: FakeDaemon) -> Non
     assert client.info()["version"] == "1"
 
 
+def test_update_is_conditional(client: Client, daemon: FakeDaemon) -> None:
+    """A job is changed as it was seen, or not at all; an id as it is."""
+    seen = client.submit("held")
+    assert client.update(seen, priority=5, run_at="2026-12-24T18:00:00Z").priority == 5
+    with pytest.raises(Refused) as caught:
+        client.update(seen, labels={})
+    assert caught.value.code == "stale"
+    assert client.update(seen.id, labels={"a": "b"}).labels == {"a": "b"}
+    asked = [asked for asked in daemon.asked if asked.method == "PATCH"]
+    assert [each.headers.get("if-match") for each in asked] == ['"r1"', '"r1"', None]
+
+
 def test_refusals_have_their_problem(daemon: FakeDaemon) -> None:
     """A wrong token is the daemon's word, not a guess of ours."""
     with Client(URL, "wrong", transport=transport(daemon)) as client, pytest.raises(Refused) as caught:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -16,7 +16,7 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from jobsvc.client import JobFailed, Refused, Retry, Session, TwistedClient, Unreachable
 from jobsvc.client.core import Broken
 from jobsvc.client.treq_wire import WINDOW_BYTES, Body, Requester
-from tests.client.fake_daemon import TOKEN, URL, FakeDaemon, Site, job_id
+from tests.client.fake_daemon import TOKEN, URL, FakeDaemon, Site, job_id, problem
 
 T = TypeVar("T")
 
@@ -145,18 +145,53 @@ def test_a_silent_daemon_is_given_up() -> None:
     assert len(cancelled) == 1
 
 
-def test_cancelling_gives_up_the_request() -> None:
+@pytest.mark.parametrize("ask", [lambda client: client.get("x"), lambda client: client.submit("add")])
+def test_cancelling_gives_up_the_request(ask: Callable[[TwistedClient], Deferred[Any]]) -> None:
     """The Deferred of a method may be cancelled; the request goes with it, and nothing is tried again."""
     cancelled: list[object] = []
     pending: Deferred[Any] = Deferred(cancelled.append)
     clock = Clock()
     client = TwistedClient(clock, URL, TOKEN, requester=_Scripted(pending))
-    answer = client.get("x")
+    answer = ask(client)
     answer.cancel()
     with pytest.raises(CancelledError):
         now(answer)
     assert len(cancelled) == 1
     assert clock.getDelayedCalls() == []
+
+
+def test_submits_of_one_moment_are_joined(daemon: FakeDaemon) -> None:
+    """What comes while another submit is under way goes together; each Deferred has its own outcome."""
+    daemon.refuse = lambda line: problem(422, "invalid_args", "no") if line["args"] == ["x"] else None
+    behind = cast("Requester", StubTreq(Site(daemon)))
+    held: list[Callable[[], object]] = []
+
+    class Slow:
+        """Sends the first request when the test says so."""
+
+        def request(self, method: str, url: str, **options: Any) -> Deferred[Any]:
+            if held:
+                return behind.request(method, url, **options)
+            first: Deferred[Any] = Deferred()
+            held.append(lambda: behind.request(method, url, **options).chainDeferred(first))
+            return first
+
+    client = TwistedClient(Clock(), URL, TOKEN, requester=Slow())
+    asked = [client.submit("add", [n]) for n in (*range(30), "x")]
+    assert daemon.asked == []
+    held[0]()
+    assert [now(each).args for each in asked[:-1]] == [[n] for n in range(30)]
+    with pytest.raises(Refused, match="invalid_args"):
+        now(asked[-1])
+    assert [each.path for each in daemon.asked] == ["/v1/jobs", "/v1/jobs/bulk"]
+
+
+def test_update_is_conditional(client: TwistedClient) -> None:
+    """A job is changed as it was seen, or not at all."""
+    seen = now(client.submit("held"))
+    assert now(client.update(seen, priority=5)).priority == 5
+    with pytest.raises(Refused, match="stale"):
+        now(client.update(seen, priority=6))
 
 
 class _Transport:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from jobsvc.http import bulk_reply, limits
 from jobsvc.model.ids import parse_id
@@ -60,6 +60,25 @@ def test_each_line_is_answered_in_order(house: House) -> None:
     job = house.ask("GET", f"/v1/jobs/{lines[3]['id']}").json()
     assert job["args"] == {"x": 2}
     assert stored(house) == 3
+
+
+def test_full_gives_the_jobs_beside_their_ids(house: House) -> None:
+    """`?full=1`: what a single submit would have answered; refused lines have their problem; replays as they stand."""
+    keyed = b'{"task":"echo","args":{"x":1},"key":"k"}\n'
+    body = keyed + b'{"task":"nope"}\n' + keyed + b'{"task":"idle","priority":7}\n'
+    first, refused, again, last = house.ask("POST", "/v1/jobs/bulk?full=1", raw=body).lines()
+    assert refused["problem"]["code"] == "no_such_task"
+    assert (first["line"], again["line"], last["line"]) == (1, 3, 4)
+    assert first["id"] == again["id"] == first["job"]["id"] == again["job"]["id"]
+    assert last["job"] == house.ask("GET", f"/v1/jobs/{last['id']}").json()
+    assert (last["job"]["priority"], last["job"]["state"]) == (7, "queued")
+
+
+def test_full_says_null_of_a_job_that_is_gone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted between its commit and the reply: the id alone is left."""
+    monkeypatch.setattr(house.engine, "get_many", lambda _ids, _tenant: succeed({}))
+    [line] = house.ask("POST", "/v1/jobs/bulk?full=1", raw=LINE % 1).lines()
+    assert (line["line"], line["job"]) == (1, None)
 
 
 def test_an_empty_upload_is_answered_with_nothing(house: House) -> None:

@@ -263,7 +263,7 @@ def test_lines_fit_what_is_described(house: House, media: str) -> None:
     ]
     if media == NDJSON:
         lines = b'{"task":"echo"}\n{"task":"nope"}\n'
-        cases.append(("POST", "/v1/jobs/bulk", "/v1/jobs/bulk", lines))
+        cases += [("POST", f"/v1/jobs/bulk{query}", "/v1/jobs/bulk", lines) for query in ("", "?full=1")]
     for method, target, path, raw in cases:
         headers = {"Accept": media, **({"Content-Type": NDJSON} if raw else {})}
         reply = house.ask(method, target, headers=headers, raw=raw)

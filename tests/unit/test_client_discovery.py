@@ -48,6 +48,17 @@ def test_arguments_win_over_environment_and_environment_over_files(tmp_path: Pat
     assert find_target(data_dir=place, environ=environ).token == "jobsvc_1.local"
 
 
+def test_a_part_of_the_service_finds_the_token_that_systemd_gave(tmp_path: Path) -> None:
+    """As ExecReload= does: the credential goes before the data directory's own token, which the daemon did not take."""
+    place = folder(tmp_path)
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "cred")}
+    assert find_target(data_dir=place, environ=environ).token == "jobsvc_1.local"
+    (tmp_path / "cred").mkdir()
+    (tmp_path / "cred" / "jobsvc-token").write_text("jobsvc_2.given\n")
+    assert find_target(data_dir=place, environ=environ).token == "jobsvc_2.given"
+    assert find_target("https://jobs.example", data_dir=place, environ=environ).token is None
+
+
 def test_the_local_token_never_leaves_the_machine(tmp_path: Path) -> None:
     """A URL elsewhere gets only a token that was meant for it."""
     place = folder(tmp_path)

@@ -28,6 +28,7 @@ def loaded(code: str) -> set[str]:
     ("code", "absent"),
     [
         ("from jobsvc.client import Client, JobFailed", {"twisted", "treq", "rich", "click"}),
+        ("from jobsvc.client import AsyncClient, JobExecutor", {"twisted", "treq", "rich", "click"}),
         ("from jobsvc.client import TwistedClient", {"httpx2", "rich", "click"}),
         ("from jobsvc.client import JobFailed, Job", {"twisted", "httpx2", "treq"}),
         (HELP, {"twisted", "httpx2", "rich", "asyncio", "ssl"}),

@@ -14,8 +14,9 @@ from jobsvc.tap import Options
 def test_defaults() -> None:
     config = build({"tasks": ["mytasks"]}, {"JOBSVC_DATA_DIR": "/srv/x"})
     assert config == Config(
-        tasks=("mytasks",), data_dir=Path("/srv/x"), cpu_workers=usable_cpus(), listen=(LISTEN,)
-    )
+        tasks=("mytasks",), data_dir=Path("/srv/x"), cpu_workers=usable_cpus(), listen=(LISTEN,),
+        secret_key=Path("/srv/x/secret-keys"),
+    )  # fmt: skip
     assert (config.durability, config.drain_s, config.keep_s) == ("power", 30.0, 7 * 86_400.0)
 
 
@@ -64,11 +65,32 @@ def test_sizes_of_memory(text: str, size: int) -> None:
         ("recycle-rss", "2X"),
         ("tasks", "my-tasks"),
         ("tasks", "mytasks.py"),
+        ("allowed-host", "https://jobs.example"),
+        ("allowed-host", "jobs.example:8787"),
+        ("allowed-host", "*.example"),
+        ("allowed-host", "jöbs.example"),
+        ("allowed-host", "-x"),
+        ("behind-proxy", "perhaps"),
+        ("queue-max", "-1"),
+        ("queue-max", "1e6"),
+        ("submit-rate", "inf"),
+        ("submit-rate", "-1"),
+        ("worker-env", "A=b"),
+        ("worker-env", "my var"),
+        ("worker-env", "JOBSVC_TOKEN"),
+        ("worker-env", "NOTIFY_SOCKET"),
+        ("audit", "perhaps"),
+        ("secret-key", "~nobody-of-this-name/keys"),
+        ("log-format", "xml"),
+        ("log-level", "warning"),
+        ("listen", "tcp:0\nX"),
+        ("data-dir", " "),
     ],
 )
 def test_a_bad_value_is_told_by_the_name_it_came_by(option: str, text: str) -> None:
+    repeat = next(known.repeat for known in OPTIONS if known.name == option)
     values: dict[str, list[str] | str] = {"tasks": ["t"]}
-    values[option] = [text] if option == "tasks" else text
+    values[option] = [text] if repeat else text
     with pytest.raises(ConfigError, match=f"^--{option}: .") as given:
         build(values, {})
     assert "\n" not in str(given.value)
@@ -101,3 +123,61 @@ def test_limits_of_what_jobs_may_use() -> None:
 def test_the_launcher_prefix_is_split_as_a_shell_does() -> None:
     config = build({"tasks": ["t"], "launcher-prefix": "bwrap --setenv GREETING 'good morning'"}, {})
     assert config.launcher_prefix == ("bwrap", "--setenv", "GREETING", "good morning")
+
+
+def test_an_empty_variable_says_nothing() -> None:
+    """As a unit file or a compose file leaves it: not a data directory in the current folder."""
+    names = [option.variable for option in OPTIONS]
+    assert build({"tasks": ["t"]}, dict.fromkeys(names, "") | {"HOME": "/home/ada"}) == build(
+        {"tasks": ["t"]}, {"HOME": "/home/ada"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Jobs.Example", "jobs.example"),
+        ("10.0.0.7", "10.0.0.7"),
+        ("::1", "[::1]"),
+        ("[FE80:0::1]", "[fe80::1]"),
+        ("my_host", "my_host"),
+    ],
+)
+def test_names_of_this_server(text: str, name: str) -> None:
+    """As a Host header spells them."""
+    assert build({"tasks": ["t"], "allowed-host": [text]}, {}).allowed_host == (name,)
+
+
+def test_options_of_the_front_door() -> None:
+    """What stands for all of them by default, and that each can be given."""
+    config = build({"tasks": ["t"]}, {})
+    assert (config.allowed_host, config.behind_proxy, config.audit, config.worker_env) == (
+        (),
+        False,
+        True,
+        None,
+    )
+    assert (config.queue_max, config.submit_rate) == (1_000_000, 0.0)
+    assert (config.log_format, config.log_level) == ("auto", "info")
+    given = {
+        "tasks": ["t"], "behind-proxy": "1", "audit": "off", "queue-max": "0", "submit-rate": "2.5",
+        "log-format": "json", "log-level": "debug", "worker-env": ["AWS_*", "LC_ALL"], "secret-key": "/etc/keys",
+    }  # fmt: skip
+    config = build(given, {})
+    assert (config.behind_proxy, config.audit, config.worker_env) == (True, False, ("AWS_*", "LC_ALL"))
+    assert (config.queue_max, config.submit_rate) == (0, 2.5)
+    assert (config.log_format, config.log_level) == ("json", "debug")
+    assert config.secret_key == Path("/etc/keys")
+
+
+def test_a_home_folder_is_found_wherever_a_path_is_given() -> None:
+    """The shell does it on the command line only."""
+    config = build({"tasks": ["t"]}, {"JOBSVC_DATA_DIR": "~/jobs", "JOBSVC_SECRET_KEY": "~/keys"})
+    assert (config.data_dir, config.secret_key) == (Path.home() / "jobs", Path.home() / "keys")
+
+
+@pytest.mark.parametrize("option", ["threads", "data-dir", "config", "keep-s", "durability"])
+def test_an_empty_text_on_the_command_line_is_a_mistake(option: str) -> None:
+    """As of a variable of a script that is not set; unlike in the environment, somebody has written it."""
+    with pytest.raises(ConfigError, match=f"^--{option}: "):
+        build({"tasks": ["t"], option: ""}, {})

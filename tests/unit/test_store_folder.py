@@ -62,3 +62,22 @@ def test_who_is_kept_out_by_a_tool_is_told_by_which(tmp_path: Path) -> None:
         assert daemon is None
         with pytest.raises(FolderRefused, match=rf"in use by another jobsvc \(pid {os.getpid()}\)"):
             folder(tmp_path).take()
+
+
+def test_a_token_that_was_given_is_taken_as_it_is(tmp_path: Path) -> None:
+    """As a systemd credential: not written to, not put anywhere else; a bad one is named."""
+    given = tmp_path / "jobsvc-token"
+    given.write_text("jobsvc_1.given\n")
+    made = DataFolder(tmp_path / "data", "boot", os.urandom, given)
+    made.take()
+    assert made.token() == "jobsvc_1.given"
+    assert not (made.path / "token").exists()
+    given.write_text("hello\n")
+    with pytest.raises(FolderRefused, match=f"{given} holds no token .*: give it another content"):
+        made.token()
+    made.release()
+    given.unlink()
+    made = DataFolder(tmp_path / "data", "boot", os.urandom, given)
+    made.take()
+    assert made.token() == (made.path / "token").read_text().strip()
+    made.release()

@@ -271,7 +271,17 @@ COMPONENTS: Mapping[str, Schema] = {
             "order; with follow=out, outcomes come behind them, one as each job ends."
         ),
         "anyOf": [
-            _record("The line was accepted.", line=_NUMBER, id=_UUID),
+            {
+                **_record("The line was accepted.", line=_NUMBER, id=_UUID),
+                "properties": {
+                    "line": _NUMBER,
+                    "id": _UUID,
+                    "job": {
+                        **_or_null(ref("Job")),
+                        "description": "With full=1: the job as it was stored; null if it is gone again.",
+                    },
+                },
+            },
             _record("The line was refused; the others were not.", line=_NUMBER, problem=ref("Problem")),
             _record(
                 "Its job is done.",
