@@ -161,8 +161,8 @@ cannot kill is refused: 409 `cannot_kill`.
 
 `POST /v1/jobs/bulk` takes one submit body a line and answers one line each, in order; a wrong line costs itself
 alone, and the status is 200. With `?atomic=1` one wrong line refuses them all by a problem document. With
-`?follow=out` the outcomes follow in the same reply. Give each line a `key`, and the whole upload may be sent
-again.
+`?full=1` the answers hold the jobs themselves. With `?follow=out` the outcomes follow in the same reply. Give
+each line a `key`, and the whole upload may be sent again.
 
 ## Refusals
 
