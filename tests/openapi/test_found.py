@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from jobsvc.model.clock import TIME_MAX_US, time_text
 from tests.http.house import House
 
 
@@ -39,3 +41,26 @@ def test_a_wait_is_any_number_of_json(house: House, wait: str, status: int) -> N
 def test_a_filter_by_name_wants_a_name(house: House, task: str, status: int) -> None:
     """What cannot be a name is a mistake, not an empty list."""
     assert house.ask("GET", f"/v1/jobs?task={task}").status == status
+
+
+@pytest.mark.parametrize("field", ["run_at", "expires_at"])
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+12:00", "0202-12-30T14:23:41.7Z", "9999-12-31T23:59:59-12:00"]
+)
+def test_a_time_that_no_reply_could_show_is_refused(house: House, field: str, moment: str) -> None:
+    """Stored, its row would have kept every list from being read."""
+    reply = house.ask("POST", "/v1/jobs", {"task": "echo", field: moment})
+    assert (reply.status, reply.json()["errors"][0]["pointer"]) == (422, f"/{field}")
+    line = msgspec.json.encode({"task": "echo", field: moment})
+    bulk = house.ask("POST", "/v1/jobs/bulk", raw=line, headers={"Content-Type": "application/x-ndjson"})
+    assert bulk.lines()[0]["problem"]["code"] == "invalid_field"
+    assert house.ask("GET", "/v1/jobs").json()["jobs"] == []
+
+
+def test_times_of_any_row_can_be_shown() -> None:
+    """Of whatever year; what is out of reach, from an older database, as the nearest."""
+    assert time_text(0) == "1970-01-01T00:00:00.000000Z"
+    assert time_text(1_795_000_000_000_001) == "2026-11-18T11:06:40.000001Z"
+    assert time_text(TIME_MAX_US) == "9999-12-31T23:59:59.999999Z"
+    assert time_text(-(2**62)) == "1970-01-01T00:00:00.000000Z"
+    assert time_text(2**62) == "9999-12-31T23:59:59.999999Z"
