@@ -139,9 +139,13 @@ MEMBERS: Mapping[str, Mapping[str, Schema]] = {
         },
         "queue": {"description": "Default: the task's own."},
         "priority": {"description": "Larger first; default: the task's own."},
-        "run_at": {"description": "Not before this time, which needs a zone. Not together with delay_s."},
+        "run_at": {
+            "description": "Not before this time, which needs a zone and is at most a year ahead. Not with delay_s.",
+        },
         "delay_s": {"description": "Not before so many seconds have passed."},
-        "expires_at": {"description": "Not begun until then: it ends as expired."},
+        "expires_at": {
+            "description": "Not begun until then: it ends as expired. After now, and after run_at."
+        },
         "timeouts": {
             "description": "What is left out comes from the task; null takes the task's away.",
         },
