@@ -119,6 +119,29 @@ class Move(msgspec.Struct, gc=False):
     error: bytes | None = None
     if_reason: str | None = None
     """Only if the row has this reason; None = whatever it is."""
+    if_revision: int | None = None
+    """Only if the row has this revision; None = whatever it is."""
+
+
+class Change(msgspec.Struct, gc=False, kw_only=True):
+    """New fields of a waiting job, by a client: WHERE id, `revision`, still waiting.
+
+    The row is known to be what the client has seen, so the fields are given whole; `reason` and `due_at` None stay as
+    they are. `to` None keeps the state; `queued` starts what waits for its moment, as a move does, and clears `due_at`.
+    The event is a state event either way.
+    """
+
+    id: bytes
+    revision: int
+    to: Literal["queued"] | None
+    reason: str | None
+    at: int
+    priority: int
+    run_at: int | None
+    expires_at: int | None
+    policy: bytes
+    labels: bytes
+    due_at: int | None = None
 
 
 class Recovered(msgspec.Struct):
@@ -195,6 +218,9 @@ class Store(Protocol):
     def move(self, moves: Sequence[Move]) -> Deferred[list[Job | None]]:
         """Change waiting jobs; the row afterwards, None = not in one of `frm` or not there."""
 
+    def change(self, change: Change) -> Deferred[Job | None]:
+        """Other fields for a waiting job; the row afterwards, None = not waiting, not there, or of another revision."""
+
     def claim(self, claims: Sequence[Claim]) -> Deferred[list[list[Job]]]:
         """Queued → running, epoch and attempt + 1; rows with their `args` fetched, large ones too."""
 
@@ -238,6 +264,9 @@ class Store(Protocol):
 
     def queued(self) -> Deferred[Mapping[str, int]]:
         """How many jobs are queued, by task."""
+
+    def depths(self) -> Deferred[Mapping[str, int]]:
+        """How many jobs are queued, scheduled or retrying, by tenant."""
 
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work; None when there is none."""

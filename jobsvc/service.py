@@ -107,7 +107,7 @@ class Daemon(Service):
             now_us,
             random.getrandbits,
             random.uniform,
-            EngineConfig(config.args_max, config.keep_s, config.limits),
+            EngineConfig(config.args_max, config.keep_s, config.limits, config.queue_max, config.submit_rate),
             self._worn,
         )
         self.pool = Pool(

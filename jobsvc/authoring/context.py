@@ -61,15 +61,28 @@ class Context:
         job_id: the job's id, as in the API.
         attempt: which try this is, from 1; tries that do not count (a lost worker) repeat the number.
         epoch: grows with every start of this job, counted or not: a key for writes that must not be done twice.
+        request_id: the X-Request-ID of the request that made the job; None when it had none.
+        traceparent: its W3C Trace Context, to go on with in requests of the task's own; None when it had none.
     """
 
-    __slots__ = ("_port", "attempt", "epoch", "job_id")
+    __slots__ = ("_port", "attempt", "epoch", "job_id", "request_id", "traceparent")
 
-    def __init__(self, port: ContextPort, *, job_id: str, attempt: int, epoch: int) -> None:
+    def __init__(
+        self,
+        port: ContextPort,
+        *,
+        job_id: str,
+        attempt: int,
+        epoch: int,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> None:
         self._port = port
         self.job_id = job_id
         self.attempt = attempt
         self.epoch = epoch
+        self.request_id = request_id
+        self.traceparent = traceparent
 
     @property
     def cancelled(self) -> bool:

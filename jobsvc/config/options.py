@@ -21,7 +21,7 @@ from jobsvc.config.kinds import (
     size,
     whole,
 )
-from jobsvc.config.settings import LISTEN, QUEUE_MAX
+from jobsvc.config.settings import LISTEN
 from jobsvc.model.limits import (
     ARGS_CEILING_BYTES,
     ARGS_MAX_BYTES,
@@ -31,6 +31,7 @@ from jobsvc.model.limits import (
     LOOP_SLOTS,
     OPEN_FILES_LEAST,
     OPEN_FILES_MOST,
+    QUEUE_MAX,
     RSS_LEAST_BYTES,
     THREADS,
 )

@@ -7,14 +7,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from jobsvc.model.limits import ARGS_MAX_BYTES, DRAIN_S, KEEP_S, LOOP_SLOTS, THREADS
+from jobsvc.model.limits import ARGS_MAX_BYTES, DRAIN_S, KEEP_S, LOOP_SLOTS, QUEUE_MAX, THREADS
 from jobsvc.model.task import Limits
 from jobsvc.ports import Durability
 
 LISTEN: Final = "tcp:8787:interface=127.0.0.1"
-QUEUE_MAX: Final = 1_000_000
-"""Waiting jobs of one tenant: a gigabyte or so of database, and far more than a client that runs wild needs to be
-noticed."""
 
 LogFormat = Literal["json", "human", "auto"]
 LogLevel = Literal["debug", "info", "warn", "error"]

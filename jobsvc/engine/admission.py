@@ -73,7 +73,7 @@ class Admission:
             priority=spec.priority if submit.priority is UNSET else submit.priority,
             created_at=now,
             policy=_policy(task, submit),
-            labels=_NO_LABELS if submit.labels is UNSET else _labels(submit.labels),
+            labels=_NO_LABELS if submit.labels is UNSET else labels_text(submit.labels),
             args=args,
         )
         if submit.run_at is not UNSET or submit.delay_s is not UNSET or submit.expires_at is not UNSET:
@@ -129,12 +129,15 @@ def _policy(task: TaskState, submit: Submit) -> bytes:
             max_attempts=base.max_attempts if submit.retries is UNSET else submit.retries + 1,
             backoff=base.backoff if submit.backoff is UNSET else _backoff(base.backoff, submit.backoff),
             on_lost=base.on_lost if submit.on_lost is UNSET else submit.on_lost,
-            timeouts=base.timeouts if submit.timeouts is UNSET else _timeouts(base.timeouts, submit.timeouts),
+            timeouts=base.timeouts
+            if submit.timeouts is UNSET
+            else timeouts_over(base.timeouts, submit.timeouts),
         )
     )
 
 
-def _timeouts(base: Timeouts, given: TimeoutsIn) -> Timeouts:
+def timeouts_over(base: Timeouts, given: TimeoutsIn) -> Timeouts:
+    """`base` with what is given in its place."""
     return Timeouts(
         run=base.run if given.run is UNSET else given.run,
         idle=base.idle if given.idle is UNSET else given.idle,
@@ -143,13 +146,15 @@ def _timeouts(base: Timeouts, given: TimeoutsIn) -> Timeouts:
 
 
 def _backoff(base: Backoff, given: BackoffIn) -> Backoff:
-    return Backoff(
-        base_s=base.base_s if given.base_s is UNSET else given.base_s,
-        max_s=base.max_s if given.max_s is UNSET else given.max_s,
-    )
+    base_s = base.base_s if given.base_s is UNSET else given.base_s
+    max_s = base.max_s if given.max_s is UNSET else given.max_s
+    if max_s < base_s:
+        field = "base_s" if given.max_s is UNSET else "max_s"
+        raise invalid_field(f"/backoff/{field}", f"max_s ({max_s:g}) is less than base_s ({base_s:g})")
+    return Backoff(base_s=base_s, max_s=max_s)
 
 
-def _labels(labels: dict[str, str]) -> bytes:
+def labels_text(labels: dict[str, str]) -> bytes:
     """The stored text of labels that keep the rules of design section 8."""
     if len(labels) > limits.LABELS_MAX:
         raise invalid_field("/labels", f"{len(labels)} labels; at most {limits.LABELS_MAX}")

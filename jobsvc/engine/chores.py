@@ -7,7 +7,7 @@ retry, which is a number of seconds, is moved with the clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
+from jobsvc.model.job import Job
 from jobsvc.ports import Store
 from jobsvc.runtime.waiting import Background
 
@@ -41,6 +42,7 @@ class Chores:
         now_us: Callable[[], int],
         keep_s: float,
         background: Background,
+        on_gone: Callable[[Sequence[Job]], None],
     ) -> None:
         self._store = store
         self._bus = bus
@@ -49,6 +51,7 @@ class Chores:
         self._now_us = now_us
         self._keep_s = keep_s
         self._background = background
+        self._on_gone = on_gone  # told of jobs that wait no longer
         self._due: IDelayedCall | None = None
         self._purge: IDelayedCall | None = None
         self._looking = False
@@ -96,6 +99,7 @@ class Chores:
                 self._dispatcher.queued(woken)
             expired = await self._store.expire(now, BATCH)
             if expired:
+                self._on_gone(expired)
                 self._bus.ended(expired)
             following = await self._store.next_due()
         except CancelledError:

@@ -46,6 +46,7 @@ class Dispatcher:
         on_timed: told of each attempt with timeouts that is handed to a worker.
         on_homeless: told of claimed attempts whose worker takes none any more.
         on_failed: told of a claim that the store has failed.
+        on_claimed: told of jobs that wait no longer.
     """
 
     _log = Logger()
@@ -60,6 +61,7 @@ class Dispatcher:
         on_timed: Callable[[Active], None],
         on_homeless: Callable[[Sequence[Active]], None],
         on_failed: Callable[[Failure], object],
+        on_claimed: Callable[[Sequence[Job]], None],
     ) -> None:
         self._board = board
         self._store = store
@@ -69,6 +71,7 @@ class Dispatcher:
         self._on_timed = on_timed
         self._on_homeless = on_homeless
         self._on_failed = on_failed
+        self._on_claimed = on_claimed
         self._placed: dict[bytes, Active] = {}  # claimed by an INSERT that is not committed yet
         self._claims = 0  # in flight
         self._claim_again: IDelayedCall | None = None
@@ -233,6 +236,7 @@ class Dispatcher:
                 self._claim_failed(rows)
             else:
                 jobs = rows[0]
+                self._on_claimed(jobs)
                 self._drop_hints(claim, jobs, marks)
                 if compute and len(tasks) > 1:
                     jobs.sort(key=lambda job: tasks[job.task].ahead == 0)  # nothing waits behind a long one
@@ -293,7 +297,7 @@ class Dispatcher:
             starts.setdefault(seat, []).append(
                 Start(
                     job.no, job.epoch, job.id, job.task, job.executor, job.attempt, timeouts.run,
-                    quick, 0, job.args if job.args is not None else b"{}",
+                    quick, 0, job.args if job.args is not None else b"{}", job.origin,
                 )
             )  # fmt: skip
             if timed:

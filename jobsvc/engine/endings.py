@@ -37,6 +37,7 @@ class Endings:
         now_us: Callable[[], int],
         counters: Counter[tuple[str, ...]],
         on_due: Callable[[int], None],
+        on_back: Callable[[str], None],
     ) -> None:
         self._board = board
         self._writes = writes
@@ -45,6 +46,7 @@ class Endings:
         self._now_us = now_us
         self._counters = counters
         self._on_due = on_due
+        self._on_back = on_back  # told, by tenant, of a job that waits again
 
     def finish(self, ended: Sequence[tuple[Active, Verdict]], *, vacate: bool = True) -> None:
         """These attempts are over. `vacate` False keeps their slots taken (threads that cannot be stopped)."""
@@ -133,6 +135,7 @@ class Endings:
             job.state, job.reason, job.owner, job.due_at = write.to, write.reason, None, write.due_at
             job.attempt, job.losses, job.started_at = write.attempt, write.losses, None
             job.seq, job.revision = write.seq, write.revision
+            self._on_back(job.tenant)
             self._counters["back", job.task, write.reason or write.to] += 1
             if write.to == "queued":
                 queued.add(job.task)

@@ -17,23 +17,25 @@ from twisted.python.failure import Failure
 from jobsvc.engine.admission import Admission
 from jobsvc.engine.board import Active, Board, Seat
 from jobsvc.engine.bus import Bus, Follow, Sink
+from jobsvc.engine.changing import Changing
 from jobsvc.engine.chores import Chores
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.endings import Endings
 from jobsvc.engine.intake import Intake
 from jobsvc.engine.operations import Operations
+from jobsvc.engine.quotas import Quotas, Sent
 from jobsvc.engine.readers import EventReader, ItemReader
 from jobsvc.engine.stops import Stops
 from jobsvc.engine.verdict import Verdict
-from jobsvc.engine.waits import Waits
+from jobsvc.engine.waits import Match, Waits
 from jobsvc.engine.writes import AttemptWrites
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Message
 from jobsvc.model.ids import IdMaker
-from jobsvc.model.job import Job, Submit
-from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S
+from jobsvc.model.job import NO_ORIGIN, Job, Origin, Patch, Submit
+from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S, QUEUE_MAX
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
@@ -45,6 +47,8 @@ class EngineConfig(msgspec.Struct, frozen=True):
     args_max_bytes: int = ARGS_MAX_BYTES
     keep_s: float = KEEP_S
     limits: Limits = NO_LIMITS
+    queue_max: int = QUEUE_MAX
+    submit_rate: float = 0.0
 
 
 class Engine:
@@ -82,8 +86,17 @@ class Engine:
         self.bus = Bus(self.counters)
         self.background = Background()
         self._writes = AttemptWrites(store, clock, self._space_again)
+        self.quotas = Quotas(clock.seconds, self.counters, config.queue_max, config.submit_rate)
         self._dispatcher = Dispatcher(
-            self.board, store, self.bus, clock, now_us, self._timed, self._homeless, self._writes.saw
+            self.board,
+            store,
+            self.bus,
+            clock,
+            now_us,
+            self._timed,
+            self._homeless,
+            self._writes.saw,
+            self.quotas.gone,
         )
         self._endings = Endings(
             self.board,
@@ -93,6 +106,7 @@ class Engine:
             now_us,
             self.counters,
             lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
+            self.quotas.back,
         )
         self._stops = Stops(
             self.board,
@@ -105,6 +119,7 @@ class Engine:
             now_us,
             uniform,
             on_worn,
+            self.quotas.gone,
         )
         self._intake = Intake(
             self.board,
@@ -118,18 +133,29 @@ class Engine:
             self.counters,
         )
         self._chores = Chores(
-            store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background
+            store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background, self.quotas.gone
         )
         self._admission = Admission(self.board, IdMaker(random_bits), now_us, config.args_max_bytes)
         self._waits = Waits(self.board, store, self.bus, clock, now_us, config.keep_s)
         self._operations = Operations(
-            self.board, store, self.bus, self._dispatcher, self._stops, self._waits, self._admission, now_us
+            self.board,
+            store,
+            self.bus,
+            self._dispatcher,
+            self._stops,
+            self._waits,
+            self._admission,
+            now_us,
+            self.quotas.gone,
         )
+
+        self._changing = Changing(store, self.bus, self._dispatcher, self._waits, now_us, self._chores.due_at)
 
     # -- life
 
     async def start(self) -> None:
         """After the store is open and recovered, and the first manifest is in: look for what is queued."""
+        self.quotas.seed(await self.store.depths())
         self.started = True
         self._dispatcher.queued(await self.store.queued())
         self._chores.start()
@@ -196,22 +222,28 @@ class Engine:
         return self._admission.prepare(submit, tenant, key_header)
 
     def submit(self, jobs: Sequence[Job]) -> Deferred[list[Submitted]]:
-        """Accept these jobs; fires after the commit. Those for which a slot is free start at once.
+        """Accept these jobs, at least one and all of one tenant; fires after the commit. Those for which a slot is free
+        start at once.
 
         Raises:
-            JobsvcError: `draining`.
-        """
+            JobsvcError: `draining`; `queue_full`, `rate_limited`, `overloaded`: none of them is stored. How many would
+                be, `quotas.room` tells.
+        """  # fmt: skip
         if self.draining:
             raise JobsvcError(
                 "draining", "the daemon is stopping; send it again in a moment", retry_after_s=5
             )
+        self.quotas.check(jobs[0].tenant, len(jobs))
         crash("CP1")
         self._dispatcher.place(jobs)
+        sent = self.quotas.sent(jobs)
         answer = self.store.submit(jobs)
-        answer.addCallbacks(self._submitted, self._not_submitted, callbackArgs=(jobs,), errbackArgs=(jobs,))
+        answer.addCallbacks(
+            self._submitted, self._not_submitted, callbackArgs=(jobs, sent), errbackArgs=(jobs, sent)
+        )
         return answer
 
-    def _submitted(self, answers: list[Submitted], jobs: Sequence[Job]) -> list[Submitted]:
+    def _submitted(self, answers: list[Submitted], jobs: Sequence[Job], sent: Sent) -> list[Submitted]:
         crash("CP3")
         fresh: list[Job] = []
         for answer, job in zip(answers, jobs, strict=True):
@@ -223,11 +255,13 @@ class Engine:
                 self._chores.due_at(answer.job.due_at)
             if answer.job.expires_at is not None:
                 self._chores.due_at(answer.job.expires_at)
+        self.quotas.answered(sent, fresh)
         self.counters[("submitted",)] += len(fresh)
         self._dispatcher.submitted(fresh)
         return answers
 
-    def _not_submitted(self, failure: Failure, jobs: Sequence[Job]) -> Failure:
+    def _not_submitted(self, failure: Failure, jobs: Sequence[Job], sent: Sent) -> Failure:
+        self.quotas.answered(sent, ())
         for job in jobs:
             self._dispatcher.unplace(job.id)
         return self._writes.saw(failure)
@@ -292,21 +326,31 @@ class Engine:
 
     # -- change
 
-    def cancel(self, job_id: bytes, tenant: str, mode: str, grace_s: float) -> Deferred[tuple[Job, bool]]:
+    # `match`: the revisions in which the job may be found; else nothing is done, and `stale` says in which it is.
+
+    def change(self, job_id: bytes, tenant: str, patch: Patch, match: Match) -> Deferred[Job]:
+        """Other fields for a waiting job. Raises `JobsvcError` stale, conflict, invalid_field."""
+        return Deferred.fromCoroutine(self._changing.change(job_id, tenant, patch, match))
+
+    def cancel(
+        self, job_id: bytes, tenant: str, mode: str, grace_s: float, match: Match = None
+    ) -> Deferred[tuple[Job, bool]]:
         """(job, True): it was waiting and is cancelled. (job, False): it is stopping."""
-        return Deferred.fromCoroutine(self._operations.cancel(job_id, tenant, mode, grace_s))
+        return Deferred.fromCoroutine(self._operations.cancel(job_id, tenant, mode, grace_s, match))
 
-    def retry(self, job_id: bytes, tenant: str) -> Deferred[Job]:
-        """A new job like this final one."""
-        return Deferred.fromCoroutine(self._operations.retry(job_id, tenant, self.submit))
+    def retry(
+        self, job_id: bytes, tenant: str, match: Match = None, origin: Origin = NO_ORIGIN
+    ) -> Deferred[Job]:
+        """A new job like this final one; `origin` is that of the request that asks for it."""
+        return Deferred.fromCoroutine(self._operations.retry(job_id, tenant, self.submit, match, origin))
 
-    def run_now(self, job_id: bytes, tenant: str) -> Deferred[Job]:
+    def run_now(self, job_id: bytes, tenant: str, match: Match = None) -> Deferred[Job]:
         """A scheduled or retrying job is queued at once."""
-        return Deferred.fromCoroutine(self._operations.run_now(job_id, tenant))
+        return Deferred.fromCoroutine(self._operations.run_now(job_id, tenant, match))
 
-    def delete(self, job_id: bytes, tenant: str) -> Deferred[None]:
+    def delete(self, job_id: bytes, tenant: str, match: Match = None) -> Deferred[None]:
         """Remove a final job."""
-        return Deferred.fromCoroutine(self._operations.delete(job_id, tenant))
+        return Deferred.fromCoroutine(self._operations.delete(job_id, tenant, match))
 
     # -- the listener of workers
 
@@ -353,6 +397,8 @@ class Engine:
                 figures["running", executor] += used
                 figures["slots", executor] += seat.worker.slots[executor]
             figures[("orphans",)] += len(seat.orphans)
+        for tenant, count in self.quotas.waiting.items():
+            figures["waiting", tenant] = count
         for name, count in (await self.store.queued()).items():
             figures["queued", name] = count
         return figures

@@ -43,6 +43,7 @@ class Stops:
 
     Args:
         on_worn: told of an io worker to be replaced: too many given-up threads, a coroutine that does not stop.
+        on_gone: told of jobs that wait no longer.
     """
 
     _log = Logger()
@@ -59,6 +60,7 @@ class Stops:
         now_us: Callable[[], int],
         uniform: Callable[[float, float], float],
         on_worn: Callable[[Worker], None],
+        on_gone: Callable[[Sequence[Job]], None],
     ) -> None:
         self._board = board
         self._store = store
@@ -70,6 +72,7 @@ class Stops:
         self._now_us = now_us
         self._uniform = uniform
         self._on_worn = on_worn
+        self._on_gone = on_gone
         self._releases: dict[tuple[int, int], IDelayedCall] = {}  # retries to be released once there is space
 
     # -- timers of an attempt
@@ -179,6 +182,7 @@ class Stops:
             self._bus.moved(queued)
             self._dispatcher.queued((queued.task,))
         elif cancelled is not None:
+            self._on_gone([cancelled])
             self._bus.ended([cancelled])
         elif self._board.active.get(active.job.id) is active:
             self._release_later(active)  # that it waits is not on the disk yet: there is no space

@@ -15,6 +15,20 @@ from jobsvc.model.job import Job
 from jobsvc.ports import Store
 from jobsvc.runtime.waiting import Waiters, leave, within
 
+Match = frozenset[int] | None
+"""The revisions that a change may find the job in (If-Match); None = any."""
+
+
+def check_match(job: Job, match: Match) -> None:
+    """Raise `stale` unless the job is in one of these revisions."""
+    if match is not None and job.revision not in match:
+        raise JobsvcError(
+            "stale",
+            f"job {id_text(job.id)} is in revision {job.revision} by now ({job.state}); get it again, then decide",
+            job=id_text(job.id),
+            revision=job.revision,
+        )
+
 
 class Waits:
     """See the module."""

@@ -20,6 +20,7 @@ from werkzeug.routing import BaseConverter, Map
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.auth import Gate
+from jobsvc.http.conditions import etag
 from jobsvc.http.contract.served import contract
 from jobsvc.http.edge import Daemon, Edge, InThread
 from jobsvc.http.hosts import HostGuard
@@ -136,6 +137,8 @@ async def _refused(request: Request, error: JobsvcError) -> bytes:
     """The refusal as the reply; where one has begun already, its cut."""
     if request.startedWriting:
         await request.cut()
+    if error.code == "stale":
+        request.header(b"ETag", etag(error.context["revision"]))
     return request.problem(error)
 
 

@@ -54,7 +54,9 @@ async def metrics(edge: Edge, request: Request, _query: Query) -> bytes:
 
 
 class LimitsView(msgspec.Struct):
-    """The published limits (design section 8), bytes unless the name says otherwise."""
+    """The published limits (design section 8), bytes unless the name says otherwise. `queue_max`: jobs of a tenant that
+    may wait; `submit_rate`: jobs a second that it may submit; 0 = no limit.
+    """  # fmt: skip
 
     json_body_max_bytes: int
     args_max_bytes: int
@@ -68,6 +70,12 @@ class LimitsView(msgspec.Struct):
     list_limit_max: int = limits.LIST_LIMIT_MAX
     many_max: int = limits.MANY_MAX
     wait_max_s: float = limits.WAIT_MAX_S
+    queue_max: int = 0
+    submit_rate: float = 0.0
+
+
+KEY_LIFETIME = "as long as its job is kept: keep_s after the job's end, or until it is deleted"
+"""When an idempotency key may be used anew."""
 
 
 class DefaultsView(msgspec.Struct):
@@ -75,6 +83,7 @@ class DefaultsView(msgspec.Struct):
 
     keep_s: float
     process_limits: Limits
+    key_lifetime: str = KEY_LIFETIME
     policy: Policy = Policy()
     call_wait_s: float = limits.CALL_WAIT_S
     list_limit: int = limits.LIST_LIMIT
@@ -106,7 +115,10 @@ async def info(edge: Edge, request: Request, _query: Query) -> bytes:
             started_at=time_text(daemon.started_at),
             durability=engine.durability,
             limits=LimitsView(
-                json_body_max_bytes=edge.body_max_bytes, args_max_bytes=engine.config.args_max_bytes
+                json_body_max_bytes=edge.body_max_bytes,
+                args_max_bytes=engine.config.args_max_bytes,
+                queue_max=engine.config.queue_max,
+                submit_rate=engine.config.submit_rate,
             ),
             defaults=DefaultsView(keep_s=engine.config.keep_s, process_limits=engine.config.limits),
             tasks=len(engine.tasks),

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import binascii
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Literal
+from email.utils import formatdate
+from typing import Literal, get_args
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.defer import Deferred
 
 from jobsvc.http.bodies import decode, decode_submit, json_body
 from jobsvc.http.bulk import key_reused
+from jobsvc.http.conditions import Known, etag, if_match, if_none_match, required_match
+from jobsvc.http.cursors import cursor_behind, place_of
 from jobsvc.http.edge import JSON, Edge, encode, json_reply
 from jobsvc.http.formats import EventFormat
 from jobsvc.http.negotiate import (
     applied_wait,
-    etag,
     form_of,
     idempotency_key,
-    known_revision,
     preferred_wait_s,
 )
+from jobsvc.http.origin import origin_of
 from jobsvc.http.query import Query
+from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
 from jobsvc.http.streams import event_reply
 from jobsvc.model.clock import time_text
 from jobsvc.model.crashpoints import die, due
-from jobsvc.model.errors import JobError, JobsvcError
+from jobsvc.model.errors import JobError, JobsvcError, invalid_field
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text
-from jobsvc.model.job import Job, JobView, Seconds, Submit, view
+from jobsvc.model.job import Job, JobView, Patch, Seconds, Submit, view
 from jobsvc.model.limits import GRACE_S, LIST_LIMIT
 from jobsvc.ports import JobFilter, Submitted
 
@@ -39,18 +39,34 @@ NOT_YET_RETRY_S = 1
 """Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
 HALF_SENT_S = 0.05
 """Until half a reply has surely left the process that is to die with it (a crash point of tests)."""
-_CURSOR = re.compile(rb"1:(asc|desc):([0-9]{1,18})")
 _ERROR = msgspec.json.Decoder(JobError)
 
 
-class Cancel(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a cancel. `grace_s`: seconds between asking and killing in mode `deadline`."""
+CancelMode = Literal["polite", "deadline", "now"]
 
-    mode: Literal["polite", "deadline", "now"] = "polite"
-    grace_s: Seconds = GRACE_S
+
+class Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a cancel. `grace_s`: seconds between asking and killing, in mode `deadline` only."""
+
+    mode: CancelMode = "polite"
+    grace_s: Seconds | UnsetType = UNSET
 
 
 _cancel_decoder = msgspec.json.Decoder(Cancel)
+_patch_decoder = msgspec.json.Decoder(Patch)
+
+
+def _asked(body: bytes) -> Cancel:
+    """What a cancel asks for; an empty body asks politely. Raises invalid_field, bad_json."""
+    try:
+        asked = decode(_cancel_decoder, body) if body else Cancel()
+    except JobsvcError as error:
+        if any(at["pointer"] == "/mode" for at in error.context.get("errors", ())):
+            raise invalid_field("/mode", f"one of {', '.join(get_args(CancelMode))} is expected") from None
+        raise
+    if asked.grace_s is not UNSET and asked.mode != "deadline":
+        raise invalid_field("/grace_s", f"goes with mode deadline; mode {asked.mode} has no grace")
+    return asked
 
 
 async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
@@ -66,6 +82,7 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     if wait_s is not None:
         applied_wait(request, wait_s)
         job = await edge.engine.wait(job.id, request.tenant, wait_s, fresh=None if done.replayed else job)
+    tell_expiry(edge, request, job)
     reply = edge.job_reply(request, status, job)
     if due("CP4"):
         request.write(reply[: len(reply) // 2])
@@ -77,7 +94,12 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
 async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     """Store one job; goes on when the client leaves meanwhile."""
     job = edge.engine.prepare(envelope, request.tenant, idempotency_key(request))
-    [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
+    job.request_id, job.traceparent = origin_of(request)
+    try:
+        [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
+    finally:
+        request.release_body()
+        tell(request, edge.engine.quotas.limits(request.tenant))
     return done
 
 
@@ -97,17 +119,34 @@ def told(edge: Edge, request: Request, done: Submitted, job: Job) -> int:
     return 200
 
 
+def tell_expiry(edge: Edge, request: Request, job: Job) -> None:
+    """When the job's key may be used anew: it lives as long as the job is kept, which is known once it has ended."""
+    if job.key is not None and job.finished_at is not None:
+        expires_s = job.finished_at / 1e6 + edge.engine.config.keep_s
+        request.header(b"Idempotency-Key-Expires", formatdate(expires_s, usegmt=True).encode())
+
+
 async def get(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
     """`GET /v1/jobs/{id}`."""
-    known = known_revision(request)
-    if "wait" in query:
-        job = await edge.engine.wait(job_id, request.tenant, query["wait"], known)
-    else:
-        job = await edge.engine.get(job_id, request.tenant)
-    if known is not None and job.revision == known:
+    known = if_none_match(request)
+    job = await _awaited(edge, request, query, job_id, known)
+    if known is not None and known.includes(job.revision):
         request.header(b"ETag", etag(job.revision))
         return request.reply(304, b"", b"")
     return edge.job_reply(request, 200, job)
+
+
+async def _awaited(edge: Edge, request: Request, query: Query, job_id: bytes, known: Known | None) -> Job:
+    """The job, when it is done or, for a client that knows it already, in a revision that is new to it."""
+    if "wait" not in query:
+        return await edge.engine.get(job_id, request.tenant)
+    revision = None if known is None else known.single
+    if known is not None and revision is None:
+        job = await edge.engine.get(job_id, request.tenant)
+        if not known.includes(job.revision):
+            return job
+        revision = job.revision
+    return await edge.engine.wait(job_id, request.tenant, query["wait"], revision)
 
 
 async def result(edge: Edge, request: Request, query: Query, job_id: bytes) -> bytes:
@@ -144,7 +183,7 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
     wanted = _filter(query, request.tenant)
     rows = await edge.engine.list(wanted)
     limit = wanted.limit - 1
-    after = _cursor_text(wanted, rows[limit - 1]) if len(rows) > limit else None
+    after = cursor_behind(rows[limit - 1].no, wanted) if len(rows) > limit else None
     jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in rows[:limit]]
     return json_reply(request, 200, {"jobs": jobs, "next": after})
 
@@ -167,36 +206,21 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
 def _filter(query: Query, tenant: str) -> JobFilter:
     """What the store is asked for: one row more than the page, to know whether there is a next one."""
     include = query.get("include", ())
-    return JobFilter(
+    wanted = JobFilter(
         tenant=tenant,
         states=query.get("state", ()),
         task=query.get("task"),
         queue=query.get("queue"),
         labels=query.get("label.", {}),
         since=query.get("since"),
-        cursor=_cursor(query["cursor"], query.get("order", "desc")) if "cursor" in query else None,
         ascending=query.get("order") == "asc",
         limit=query.get("limit", LIST_LIMIT) + 1,
         args="args" in include,
         result="result" in include,
     )
-
-
-def _cursor_text(wanted: JobFilter, last: Job) -> str:
-    """Where the next page begins. Opaque: clients only send it back."""
-    order = "asc" if wanted.ascending else "desc"
-    return urlsafe_b64encode(f"1:{order}:{last.no}".encode()).decode().rstrip("=")
-
-
-def _cursor(text: str, order: str) -> int:
-    try:
-        plain = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (ValueError, binascii.Error):
-        plain = b""
-    found = _CURSOR.fullmatch(plain)
-    if found is None or found[1].decode() != order:
-        raise JobsvcError("bad_query", "cursor: send back `next` of the page before, with the same order.")
-    return int(found[2])
+    if "cursor" in query:
+        wanted.cursor = place_of(query["cursor"], wanted)
+    return wanted
 
 
 def _row(edge: Edge, job: Job, *, args: bool, result: bool) -> JobView:
@@ -210,12 +234,21 @@ def _row(edge: Edge, job: Job, *, args: bool, result: bool) -> JobView:
     return row
 
 
+async def change(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
+    """`PATCH /v1/jobs/{id}`."""
+    match = required_match(request)
+    patch = decode(_patch_decoder, json_body(request))
+    job = await edge.background.detached(lambda: edge.engine.change(job_id, request.tenant, patch, match))
+    return edge.job_reply(request, 200, job)
+
+
 async def cancel(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`POST /v1/jobs/{id}/cancel`."""
-    body = json_body(request)
-    asked = decode(_cancel_decoder, body) if body else Cancel()
+    match = if_match(request)
+    asked = _asked(json_body(request))
+    grace_s = GRACE_S if asked.grace_s is UNSET else asked.grace_s
     job, ended = await edge.background.detached(
-        lambda: edge.engine.cancel(job_id, request.tenant, asked.mode, asked.grace_s)
+        lambda: edge.engine.cancel(job_id, request.tenant, asked.mode, grace_s, match)
     )
     return edge.job_reply(request, 200 if ended else 202, job)
 
@@ -223,7 +256,8 @@ async def cancel(edge: Edge, request: Request, _query: Query, job_id: bytes) -> 
 async def retry(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`POST /v1/jobs/{id}/retry`."""
     _no_body(request)
-    job = await edge.background.detached(lambda: edge.engine.retry(job_id, request.tenant))
+    match, origin = if_match(request), origin_of(request)
+    job = await edge.background.detached(lambda: edge.engine.retry(job_id, request.tenant, match, origin))
     edge.created(request, job)
     return edge.job_reply(request, 201, job)
 
@@ -231,13 +265,15 @@ async def retry(edge: Edge, request: Request, _query: Query, job_id: bytes) -> b
 async def run_now(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`POST /v1/jobs/{id}/run`."""
     _no_body(request)
-    job = await edge.background.detached(lambda: edge.engine.run_now(job_id, request.tenant))
+    match = if_match(request)
+    job = await edge.background.detached(lambda: edge.engine.run_now(job_id, request.tenant, match))
     return edge.job_reply(request, 200, job)
 
 
 async def delete(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:
     """`DELETE /v1/jobs/{id}`."""
-    await edge.background.detached(lambda: edge.engine.delete(job_id, request.tenant))
+    match = if_match(request)
+    await edge.background.detached(lambda: edge.engine.delete(job_id, request.tenant, match))
     return request.reply(204, b"", b"")
 
 

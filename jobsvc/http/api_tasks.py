@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from jobsvc.http.api_jobs import accept, accepted, bare_result, told
+from jobsvc.http.api_jobs import accept, accepted, bare_result, tell_expiry, told
 from jobsvc.http.bodies import check_raw, decode, json_body, suspicious
 from jobsvc.http.edge import Edge, json_reply
 from jobsvc.http.negotiate import applied_wait, preferred_wait_s
@@ -95,6 +95,7 @@ async def call(edge: Edge, request: Request, _query: Query, task: str) -> bytes:
             f"The job is still {job.state} after {wait_s:g} s; it goes on, Location says where.",
             job=id_text(job.id),
         )
+    tell_expiry(edge, request, job)
     return bare_result(request, job)
 
 

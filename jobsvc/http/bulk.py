@@ -16,7 +16,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from jobsvc.http.bodies import SHORT_BYTES, decode_submit, plain_throughout, submit_decoder
-from jobsvc.http.limits import BULK_SLICE_LINES, BULK_SLICE_S, BULK_UNCOMMITTED_LINES, BULK_UNREAD_BYTES
+from jobsvc.http.budget import Budget
+from jobsvc.http.limits import (
+    BULK_SLICE_LINES,
+    BULK_SLICE_S,
+    BULK_UNCOMMITTED_BYTES,
+    BULK_UNCOMMITTED_LINES,
+    BULK_UNREAD_BYTES,
+)
 from jobsvc.http.problems import internal
 from jobsvc.http.request import Upload
 from jobsvc.model.errors import JobsvcError
@@ -29,6 +36,7 @@ _TIME_CHECK_LINES = 16
 """Lines between two looks at the clock."""
 
 Prepare = Callable[[Submit], Job]
+Room = Callable[[int], tuple[int, JobsvcError | None]]
 Store = Callable[[Sequence[Job]], Deferred[list[Submitted]]]
 
 
@@ -37,17 +45,19 @@ class Group:
 
     Attributes:
         first, count: their line numbers.
+        size: bytes of its lines.
         ids: 16 bytes for each line that was accepted, in order.
         refused: line → why.
         blank: empty lines.
         settled: committed or refused, every one of them.
     """
 
-    __slots__ = ("blank", "count", "first", "ids", "refused", "settled")
+    __slots__ = ("blank", "count", "first", "ids", "refused", "settled", "size")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.count = 0
+        self.size = 0
         self.ids = b""
         self.refused: dict[int, JobsvcError] = {}
         self.blank: set[int] = set()
@@ -79,7 +89,10 @@ class BulkIntake:
     """Takes the body of an upload and turns it into groups, in order.
 
     Args:
+        budget: counts the bytes that are held here.
         prepare: an envelope's job, or its refusal.
+        room: how many of so many jobs can be taken now, and why not the others.
+        crowded: whether to go on only as fast as what was sent before is committed.
         store: accepts jobs; fires after the commit. None: they are only held, for the caller to store all or none.
         line_max_bytes: one line; a longer one is refused alone.
 
@@ -91,15 +104,21 @@ class BulkIntake:
         self,
         upload: Upload,
         clock: IReactorTime,
+        budget: Budget,
         prepare: Prepare,
         *,
+        room: Room,
+        crowded: Callable[[], bool],
         store: Store | None,
         on_committed: OnCommitted | None,
         line_max_bytes: int,
     ) -> None:
         self._upload = upload
         self._clock = clock
+        self._budget = budget
         self._prepare = prepare
+        self._room = room
+        self._crowded = crowded
         self._store = store
         self._on_committed = on_committed
         self._line_max_bytes = line_max_bytes
@@ -109,6 +128,8 @@ class BulkIntake:
         self._blocks: deque[list[bytes]] = deque()  # lines received and not decoded
         self._unread_bytes = 0
         self._uncommitted = 0
+        self._uncommitted_bytes = 0
+        self._held_bytes = 0  # of what was received, what is not committed
         self._tail: list[bytes] = []  # parts of a line whose end has not come
         self._tail_bytes = 0
         self._ended = False
@@ -120,6 +141,8 @@ class BulkIntake:
 
     def data(self, data: bytes) -> None:
         """The next piece of the body."""
+        self._held_bytes += len(data)
+        self._budget.take(len(data))
         cut = data.rfind(b"\n")
         if cut < 0:
             self._hold(data)
@@ -145,9 +168,12 @@ class BulkIntake:
     def _hold(self, part: bytes) -> None:
         """The beginning of a line; of an over-long one only as much as shows that it is."""
         room = self._line_max_bytes + 1 - self._tail_bytes
-        if room > 0:
-            self._tail.append(part[:room])
-            self._tail_bytes += min(room, len(part))
+        kept = min(max(room, 0), len(part))
+        if kept:
+            self._tail.append(part[:kept])
+            self._tail_bytes += kept
+        if kept < len(part):
+            self._give(len(part) - kept)
 
     # -- decoding
 
@@ -161,16 +187,24 @@ class BulkIntake:
         """Decode for a while, hand over what that gave, and go on in the next turn of the reactor."""
         self._scheduled = False
         until = self._clock.seconds() + BULK_SLICE_S
-        while self._blocks and self._uncommitted < BULK_UNCOMMITTED_LINES:
+        while self._blocks and not self._full():
             self._hand_over(*self._decode(self._blocks.popleft(), until))
             if self._clock.seconds() >= until:
                 break
-        if self._blocks and self._uncommitted < BULK_UNCOMMITTED_LINES:
+        if self._blocks and not self._full():
             self._scheduled = True
             self._clock.callLater(0, self._slice)
         self._pace()
         if self._ended and not self._blocks:
             self._moved.fire(None)
+
+    def _full(self) -> bool:
+        """Whether more lines have to wait for the store. What comes alone never does."""
+        return self._uncommitted > 0 and (
+            self._uncommitted >= BULK_UNCOMMITTED_LINES
+            or self._uncommitted_bytes >= BULK_UNCOMMITTED_BYTES
+            or self._crowded()
+        )
 
     def _decode(self, lines: list[bytes], until: float) -> tuple[Group, list[Job]]:
         """A group of as many lines as time allows; what is left of them goes back to the front."""
@@ -205,6 +239,7 @@ class BulkIntake:
         if taken < len(lines):
             self._blocks.appendleft(lines[taken:])
         group.count = taken
+        group.size = size
         self.line += taken
         self._unread_bytes -= min(size, self._unread_bytes)
         return group, jobs
@@ -216,11 +251,14 @@ class BulkIntake:
         if self._store is None:
             self._hold_back(group, jobs)
             return
+        self._refuse_beyond(group, jobs)
         if not jobs:
+            self._give(group.size)
             group.settled = True
             self._moved.fire(None)
             return
         self._uncommitted += len(jobs)
+        self._uncommitted_bytes += group.size
         try:
             answer = self._store(jobs)
         except JobsvcError as error:
@@ -229,6 +267,23 @@ class BulkIntake:
             answer.addCallbacks(
                 self._committed, self._lost, callbackArgs=(group, len(jobs)), errbackArgs=(group, len(jobs))
             )
+
+    def _refuse_beyond(self, group: Group, jobs: list[Job]) -> None:
+        """Lines for which there is no room are refused, the later ones first."""
+        granted, refusal = self._room(len(jobs))
+        if refusal is not None:
+            group.refused |= dict.fromkeys(group.accepted_lines()[granted:], refusal)
+            del jobs[granted:]
+
+    def _give(self, size: int) -> None:
+        """So much of the body is not held any more."""
+        size = min(size, self._held_bytes)
+        self._held_bytes -= size
+        self._budget.give(size)
+
+    def close(self) -> None:
+        """Nobody asks for it any more. What is on its way to the store gets there."""
+        self._give(self._held_bytes)
 
     def _hold_back(self, group: Group, jobs: list[Job]) -> None:
         group.settled = True
@@ -256,6 +311,8 @@ class BulkIntake:
     def _settled(self, group: Group, count: int) -> None:
         group.settled = True
         self._uncommitted -= count
+        self._uncommitted_bytes -= group.size
+        self._give(group.size)
         if self._blocks and not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._slice)
@@ -264,13 +321,15 @@ class BulkIntake:
 
     def _pace(self) -> None:
         """Let the sender wait while the store is behind, and only then."""
-        behind = self._uncommitted >= BULK_UNCOMMITTED_LINES or self._unread_bytes > BULK_UNREAD_BYTES
+        behind = self._full() or self._unread_bytes > BULK_UNREAD_BYTES
         if behind and not self._paused:
             self._paused = True
             self._upload.pause()
         elif (
             self._paused
+            and not behind
             and self._uncommitted <= BULK_UNCOMMITTED_LINES // 2
+            and self._uncommitted_bytes <= BULK_UNCOMMITTED_BYTES // 2
             and self._unread_bytes <= BULK_UNREAD_BYTES // 2
         ):
             self._paused = False

@@ -10,19 +10,21 @@ from msgspec import Raw
 
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
-from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
+from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, Prepare, key_reused
 from jobsvc.http.bulk_jobs import job_lines
 from jobsvc.http.edge import Edge, draining, encode
 from jobsvc.http.formats import HEARTBEATS
 from jobsvc.http.limits import ATOMIC_ERRORS_MAX, FOLLOW_HELD_BYTES, FOLLOW_ROWS
-from jobsvc.http.negotiate import MEDIA
+from jobsvc.http.negotiate import MEDIA, no_key
+from jobsvc.http.origin import origin_of
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.problems import document
 from jobsvc.http.query import Query
+from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_texts
-from jobsvc.model.job import Job
+from jobsvc.model.job import NO_ORIGIN, Job, Submit
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
@@ -156,11 +158,15 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     outcomes = Outcomes(edge, tenant) if query.get("follow") else None
     on_committed = None if outcomes is None else outcomes.committed
     atomic = query.get("atomic", False)
-    prepare = edge.engine.prepare
+    no_key(request)
+    prepare, quotas, budget = _preparing(edge, request), edge.engine.quotas, request.site.budget
     intake = BulkIntake(
         request.streamed(),
         edge.clock,
-        lambda submit: prepare(submit, tenant),
+        budget,
+        prepare,
+        room=lambda wanted: quotas.room(tenant, wanted),
+        crowded=lambda: quotas.crowded or budget.crowded,
         store=None if atomic else edge.engine.submit,
         on_committed=None if atomic else on_committed,
         line_max_bytes=edge.body_max_bytes,
@@ -169,20 +175,36 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
     try:
         if atomic:
             await intake.received()
-            await _all_or_nothing(edge, intake, on_committed)
+            await _all_or_nothing(edge, request, intake, on_committed)
         elif not query.get("live", False):
             await intake.received()
         await _answer(edge, request, intake, outcomes, full=query.get("full", False))
     finally:
+        intake.close()
         if outcomes is not None:
             outcomes.close()
     return b""
+
+
+def _preparing(edge: Edge, request: Request) -> Prepare:
+    """What makes a line's job: of the tenant, and of the origin that the whole upload has."""
+    prepare, tenant, origin = edge.engine.prepare, request.tenant, origin_of(request)
+    if origin == NO_ORIGIN:
+        return lambda submit: prepare(submit, tenant)
+
+    def prepared(submit: Submit) -> Job:
+        job = prepare(submit, tenant)
+        job.request_id, job.traceparent = origin
+        return job
+
+    return prepared
 
 
 async def _answer(
     edge: Edge, request: Request, intake: BulkIntake, outcomes: Outcomes | None, *, full: bool
 ) -> None:
     """Write the lines as groups are committed, and outcomes as jobs end."""
+    tell(request, edge.engine.quotas.limits(request.tenant))
     request.stream(200, MEDIA["ndjson"])
     outlet = Outlet(request, edge.clock, HEARTBEATS["ndjson"])
     edge.outlets[outlet] = b""
@@ -204,7 +226,9 @@ async def _answer(
         outlet.close()
 
 
-async def _all_or_nothing(edge: Edge, intake: BulkIntake, on_committed: OnCommitted | None) -> None:
+async def _all_or_nothing(
+    edge: Edge, request: Request, intake: BulkIntake, on_committed: OnCommitted | None
+) -> None:
     """Store all jobs in one transaction, or raise for the first line that is wrong."""
     refused = {line: error for group in intake.groups for line, error in group.refused.items()}
     lines = [line for group in intake.groups for line in group.accepted_lines()]
@@ -214,7 +238,11 @@ async def _all_or_nothing(edge: Edge, intake: BulkIntake, on_committed: OnCommit
         raise _none_taken(refused)
     if not intake.held:
         return
-    answers = await edge.background.detached(lambda: edge.engine.submit(intake.held))
+    try:
+        answers = await edge.background.detached(lambda: edge.engine.submit(intake.held))
+    except JobsvcError:
+        tell(request, edge.engine.quotas.limits(request.tenant))
+        raise
     _number(intake, answers)
     if on_committed is not None:
         on_committed(lines, answers)

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from jobsvc.engine.engine import Engine
+from jobsvc.http.conditions import etag
 from jobsvc.http.metrics import Metrics
-from jobsvc.http.negotiate import etag
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError

@@ -28,6 +28,8 @@ BULK_SLICE_LINES = 1_000
 """At most this many lines go to the store in one piece: larger groups gain nothing."""
 BULK_UNCOMMITTED_LINES = 8_000
 """More lines on the way to the store than this pause the upload."""
+BULK_UNCOMMITTED_BYTES = 16 * MIB
+"""The same in bytes, for lines with long arguments."""
 BULK_UNREAD_BYTES = 1 * MIB
 """More bytes received and not yet decoded than this pause the upload."""
 FOLLOW_HELD_BYTES = 8 * MIB

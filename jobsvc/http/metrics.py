@@ -25,12 +25,14 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "back": ("Attempts after which the job went back to waiting, by reason.", ("task", "reason")),
     "refused": ("Late or unknown reports of workers that never reached the store.", ("what",)),
     "dropped": ("Times the oldest items or log lines of a job were dropped by its quota.", ("what",)),
+    "not_admitted": ("Jobs refused because a limit was reached, by code.", ("code",)),
     "unkept": ("Results given up because the disk was full and too many waited in memory.", ()),
     "worker_died": ("Workers that ended, and how.", ("kind", "how")),
     "worker_recycled": ("Workers replaced by age, jobs or memory.", ("kind", "why")),
 }
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "queued": ("Jobs that wait for a slot.", ("task",)),
+    "waiting": ("Jobs that wait for a slot or their moment.", ("tenant",)),
     "running": ("Attempts handed to workers.", ("executor",)),
     "slots": ("Attempts that may run at once.", ("executor",)),
     "orphans": ("Threads that were given up and still run.", ()),

@@ -1,4 +1,4 @@
-"""F3: request headers that steer a reply: Accept, Prefer, If-None-Match, Last-Event-ID. Values in, values out."""
+"""F3: request headers that steer a reply: Accept, Prefer, Last-Event-ID. Values in, values out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ MEDIA: dict[Form, bytes] = {
 }
 _FORMS: dict[bytes, Form] = {media: form for form, media in MEDIA.items()} | {b"application/jsonl": "ndjson"}
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,6})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
-_ETAG = re.compile(rb'(?:W/)?"r(\d{1,18})"')
+_STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"(?:[ ]*;[ ]*[a-z*][a-z0-9_.*-]*(?:=[!-:<-~]*)?)*')
+"""A string of structured fields (RFC 9651, section 3.3.3), with parameters, which mean nothing here."""
+_ESCAPED = re.compile(r"\\(.)")
 _NUMBER = re.compile(rb"\d{1,18}")
 
 
@@ -51,18 +53,6 @@ def applied_wait(request: Request, wait_s: float) -> None:
     )
 
 
-def etag(revision: int) -> bytes:
-    """The entity tag of a job."""
-    return b'"r%d"' % revision
-
-
-def known_revision(request: Request) -> int | None:
-    """The revision that the client has, by If-None-Match; None when it has none or one of another kind."""
-    given = request.requestHeaders.getRawHeaders(b"if-none-match")
-    found = None if given is None else _ETAG.fullmatch(given[0].strip())
-    return None if found is None else int(found[1])
-
-
 def last_event(request: Request) -> int | None:
     """The number in Last-Event-ID. Raises `bad_query` when it is no number of ours."""
     given = request.requestHeaders.getRawHeaders(b"last-event-id")
@@ -74,14 +64,31 @@ def last_event(request: Request) -> int | None:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key header. Raises `bad_query` for two of them or for control characters."""
+    """The Idempotency-Key header: the text as it is or, as its draft has it, a string in quotes, which means the text
+    within. Raises `bad_query` for two of them, none within, a broken string, or control characters.
+    """  # fmt: skip
     given = request.requestHeaders.getRawHeaders(b"idempotency-key")
     if given is None:
         return None
+    if len(given) > 1:
+        raise JobsvcError("bad_query", "Idempotency-Key: one value is expected, there are several.")
     try:
-        key = given[0].decode()
+        key = given[0].strip(b" \t").decode()
     except UnicodeDecodeError:
         key = ""
-    if len(given) > 1 or not key.isprintable() or not key:
-        raise JobsvcError("bad_query", "Idempotency-Key: one value of printable characters is expected.")
+    if key.startswith('"'):
+        found = _STRING.fullmatch(key)
+        key = "" if found is None else _ESCAPED.sub(r"\1", found[1])
+    if not key.isprintable() or not key:
+        raise JobsvcError(
+            "bad_query", "Idempotency-Key: one value of printable characters is expected, in quotes or bare."
+        )
     return key
+
+
+def no_key(request: Request) -> None:
+    """A key for a whole upload would be taken for a promise. Raises `bad_query`."""
+    if request.requestHeaders.hasHeader(b"idempotency-key"):
+        raise JobsvcError(
+            "bad_query", "Idempotency-Key: an upload has none; give every line a key of its own."
+        )

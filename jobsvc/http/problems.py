@@ -48,6 +48,7 @@ PROBLEM_TYPES: dict[Code, ProblemType] = {
     "conflict": ProblemType(409, "The job's state does not allow this"),
     "cannot_kill": ProblemType(409, "This executor cannot kill"),
     "stale": ProblemType(412, "The job has changed meanwhile"),
+    "precondition_required": ProblemType(428, "The request must say which revision it means"),
     "too_large": ProblemType(413, "Over a limit"),
     "media_type": ProblemType(415, "This media type is not understood"),
     "job_failed": ProblemType(424, "The job has no result", "job"),

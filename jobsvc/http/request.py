@@ -31,6 +31,7 @@ STATUS_LINES: dict[int, bytes] = {
     421: b"HTTP/1.1 421 Misdirected Request\r\n",
     422: b"HTTP/1.1 422 Unprocessable Content\r\n",
     424: b"HTTP/1.1 424 Failed Dependency\r\n",
+    428: b"HTTP/1.1 428 Precondition Required\r\n",
     429: b"HTTP/1.1 429 Too Many Requests\r\n",
 }
 _FIXED = (
@@ -112,6 +113,7 @@ class Request(server.Request):
     received_bytes = 0
     body_done = False
     oversize = False
+    _held_bytes = 0
     upload: Upload | None = None
     route_name = "none"
     started_s = 0.0
@@ -142,6 +144,8 @@ class Request(server.Request):
         limit = site.body_max_bytes if self.requestHeaders.hasHeader(b"expect") else site.body_hard_max_bytes
         if length is not None and length > limit:
             self.refuse(self._too_large())
+        elif length is not None and (refusal := site.budget.refusal(length)) is not None:
+            self.refuse(refusal)
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body: kept up to the limit, thrown away above it, cut off far above it."""
@@ -153,9 +157,14 @@ class Request(server.Request):
         self.received_bytes += len(data)
         if self.received_bytes <= self.site.body_max_bytes:
             self._parts.append(data)
+            self._held_bytes += len(data)
+            budget, held = self.site.budget, self._held_bytes
+            budget.take(len(data))
+            if (refusal := budget.refusal(held, held=held)) is not None:
+                self.refuse(refusal)
             return
         self.oversize = True
-        self._parts.clear()
+        self.release_body()
         if self.received_bytes > self.site.body_hard_max_bytes:
             self.refuse(self._too_large())
 
@@ -307,6 +316,26 @@ class Request(server.Request):
     def _too_large(self) -> JobsvcError:
         limit = self.site.body_max_bytes
         return JobsvcError("too_large", f"The body is larger than {limit} bytes.")
+
+    def release_body(self) -> None:
+        """Its body is needed no longer: a reply may yet take long."""
+        self._parts.clear()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._held_bytes:
+            self.site.budget.give(self._held_bytes)
+            self._held_bytes = 0
+
+    def finish(self) -> None:
+        """The reply is complete."""
+        self._give_back()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has left."""
+        self._give_back()
+        super().connectionLost(reason)
 
     def processingFailed(self, reason: Failure) -> Failure:  # noqa: N802 - Twisted's name
         """Klein's last resort; ours is a problem document."""

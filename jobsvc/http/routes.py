@@ -13,7 +13,7 @@ from jobsvc.http.query import Parameter
 from jobsvc.model.access import Scope
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
-from jobsvc.model.job import JobView, Submit
+from jobsvc.model.job import JobView, Patch, Submit
 from jobsvc.model.limits import LIST_LIMIT
 from jobsvc.model.states import STATES
 
@@ -73,14 +73,18 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     refusal_headers: Mapping[int, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
-_CREATED = ("Location", "ETag", "Preference-Applied")
+_CREATED = ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires")
+_CALLED = ("Location", "Preference-Applied", "Idempotency-Replayed", "Idempotency-Key-Expires")
 _JOB = Answer("The job.", JobView, headers=("ETag",))
 _WAIT = {"wait": query.seconds("Answer when the job is done, or after so many seconds (up to 300).")}
 _FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
 _FOLLOW = query.flag("0 = stop at what there is now.")
 _STREAMED = (SSE, NDJSON)
+_LIMITED = ("RateLimit", "RateLimit-Policy")
 _STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
+_ADMITTING: tuple[Code, ...] = ("queue_full", "rate_limited")
 _FINDING: tuple[Code, ...] = ("not_found", "purged")
+_MATCHING: tuple[Code, ...] = ("stale", "bad_query")
 _READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 
 
@@ -96,7 +100,8 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer], 
         answers=answers,
         takes_body=True,
         body=api_jobs.Nothing,
-        refusals=(*_FINDING, *_READING, *_STORING, "conflict", *refusals),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_STORING, *_MATCHING, "conflict", *refusals),
     )
 
 
@@ -128,21 +133,30 @@ _JOBS = (
                 "Accepted and kept.",
                 JobView,
                 (_JSON, *_STREAMED),
-                _CREATED,
+                (*_CREATED, *_LIMITED),
                 line="Event",
             ),
             200: Answer(
                 "The same key and body before: the same job.",
                 JobView,
                 (_JSON, *_STREAMED),
-                (*_CREATED, "Idempotency-Replayed"),
+                (*_CREATED, "Idempotency-Replayed", *_LIMITED),
                 line="Event",
             ),
         },
         takes_body=True,
         body=Submit,
-        headers=("Idempotency-Key", "Prefer"),
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused", *_FINDING),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
+        refusals=(
+            *_READING,
+            *_STORING,
+            *_ADMITTING,
+            "bad_query",
+            "no_such_task",
+            "invalid_args",
+            "key_reused",
+            *_FINDING,
+        ),
     ),
     Route(
         method="GET",
@@ -181,6 +195,7 @@ _JOBS = (
                 "then, with follow=out, {line, id, state, result, error}.",
                 line="BulkAnswer",
                 media=(NDJSON,),
+                headers=_LIMITED,
             )
         },
         query={
@@ -196,7 +211,8 @@ _JOBS = (
         body_media=(NDJSON,),
         line=Submit,
         streams=True,
-        refusals=(*_READING, *_STORING, "no_such_task", "invalid_args", "key_reused"),
+        headers=("X-Request-ID", "traceparent"),
+        refusals=(*_READING, *_STORING, *_ADMITTING, "no_such_task", "invalid_args", "key_reused"),
     ),
     Route(
         method="GET",
@@ -220,7 +236,22 @@ _JOBS = (
         handler=api_jobs.delete,
         doc="Remove a final job and all that belongs to it.",
         answers={204: Answer("Gone.", media=())},
-        refusals=(*_FINDING, "conflict", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_MATCHING, "conflict", "disk_full"),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/jobs/{job_id}",
+        name="jobs.change",
+        scope="operate",
+        handler=api_jobs.change,
+        doc="Change a waiting job: priority, run_at, timeouts, labels. If-Match is required.",
+        answers={200: _JOB},
+        takes_body=True,
+        body=Patch,
+        body_media=(_JSON, "application/merge-patch+json"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "precondition_required", "conflict", "disk_full"),
     ),
     Route(
         method="GET",
@@ -284,7 +315,8 @@ _JOBS = (
         answers={200: _JOB, 202: Answer("Stopping.", JobView, headers=("ETag",))},
         takes_body=True,
         body=api_jobs.Cancel,
-        refusals=(*_FINDING, *_READING, "conflict", "cannot_kill", "disk_full"),
+        headers=("If-Match",),
+        refusals=(*_FINDING, *_READING, *_MATCHING, "conflict", "cannot_kill", "disk_full"),
     ),
     _verb(
         "retry",
@@ -330,15 +362,15 @@ _TASKS = (
         scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
-        answers={
-            200: Answer("The result.", headers=("Location", "Preference-Applied", "Idempotency-Replayed"))
-        },
+        answers={200: Answer("The result.", headers=(*_CALLED, *_LIMITED))},
         takes_body=True,
         body="Args",
-        headers=("Idempotency-Key", "Prefer"),
+        headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
         refusals=(
             *_READING,
             *_STORING,
+            *_ADMITTING,
+            "bad_query",
             "no_such_task",
             "invalid_args",
             "key_reused",

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
+from jobsvc.http.budget import Budget
 from jobsvc.http.limits import (
     BODY_HARD_FACTOR,
     CONNECTIONS_MAX,
@@ -234,6 +235,7 @@ class Site(server.Site):
         super().__init__(None, reactor=clock, timeout=None, parsePOSTFormSubmission=False)
         self.application = application
         self.body_max_bytes = body_max_bytes
+        self.budget = Budget(clock.seconds)
         self.body_hard_max_bytes = body_max_bytes * BODY_HARD_FACTOR
         self.connections_max = connections_max
         self.channels: set[Channel] = set()

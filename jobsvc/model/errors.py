@@ -10,8 +10,8 @@ from msgspec import UNSET, UnsetType
 Code = Literal[
     "bad_json", "bad_query", "bad_host", "unauthenticated", "forbidden", "cross_site", "not_found", "no_such_task",
     "method_not_allowed", "invalid_args", "invalid_field", "key_reused", "conflict", "cannot_kill", "stale",
-    "too_large", "media_type", "job_failed", "rate_limited", "queue_full", "draining", "overloaded", "wait_over",
-    "purged", "disk_full", "internal",
+    "precondition_required", "too_large", "media_type", "job_failed", "rate_limited", "queue_full", "draining",
+    "overloaded", "wait_over", "purged", "disk_full", "internal",
 ]  # fmt: skip
 CODES: tuple[str, ...] = get_args(Code)
 

@@ -20,7 +20,7 @@ from jobsvc.model.errors import JobError
 from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
-PROTO = 2
+PROTO = 3
 """Version of this table; a worker of another version is refused at `Hello`."""
 
 
@@ -139,7 +139,9 @@ class Loading(Message, tag=17):
 
 
 class Start(Message, tag=10):
-    """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`)."""
+    """Run this attempt. `body` is the JSON of the arguments; `run_s` the run timeout (for `ctx.deadline`); `origin` the
+    request id and the traceparent of the request that made the job, None when it brought neither.
+    """  # fmt: skip
 
     no: int
     epoch: int
@@ -151,6 +153,7 @@ class Start(Message, tag=10):
     quick: bool = False
     parts: int = 0
     body: bytes = b""
+    origin: tuple[str | None, str | None] | None = None
 
 
 class Cancel(Message, tag=11):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -61,6 +61,30 @@ class Submit(msgspec.Struct, forbid_unknown_fields=True):
     labels: dict[str, str] | UnsetType = UNSET
 
 
+class Patch(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PATCH /v1/jobs/{id}`, a JSON merge patch: what is left out stays. `labels` and `timeouts` are merged
+    member by member, where null takes one away; `labels` null takes all. `run_at` null or past: as soon as can be.
+    """  # fmt: skip
+
+    priority: Annotated[int, Meta(ge=limits.PRIORITY_MIN, le=limits.PRIORITY_MAX)] | UnsetType = UNSET
+    run_at: AwareTime | UnsetType | None = UNSET
+    timeouts: TimeoutsIn | UnsetType = UNSET
+    labels: dict[str, str | None] | UnsetType | None = UNSET
+
+
+class Origin(NamedTuple):
+    """What the client calls the request that made a job, so that the job is found in its logs and traces.
+
+    `request_id`: its X-Request-ID; `traceparent`: its W3C Trace Context. None where it gave none.
+    """
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+NO_ORIGIN = Origin()
+
+
 class Job(msgspec.Struct, kw_only=True, gc=False):
     """One row of `jobs`. The comment says who writes the field; mutable, owned by the engine while active.
 
@@ -104,6 +128,13 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     request_id: str | None = None  # submit: the client's X-Request-ID
     traceparent: str | None = None  # submit: W3C Trace Context of the client
     large: int = 0  # bits ARGS_LARGE, RESULT_LARGE
+
+    @property
+    def origin(self) -> Origin | None:
+        """What its request was called; None when it was not."""
+        if self.request_id is None and self.traceparent is None:
+            return None
+        return Origin(self.request_id, self.traceparent)
 
     @property
     def done(self) -> bool:

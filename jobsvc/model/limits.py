@@ -99,6 +99,8 @@ BACKOFF_MAX_S = 600.0
 KEEP_S = 7 * 86_400.0
 DRAIN_S = 30.0
 GRACE_S = 5.0
+QUEUE_MAX = 1_000_000
+"""Jobs of one tenant that may wait: as many as one bulk upload brings, a gigabyte of small ones on the disk."""
 THREADS = 32
 LOOP_SLOTS = 4_096
 HEARTBEAT_S = 15.0

@@ -31,6 +31,10 @@ LOG_STREAM = "log"
 EXIT_UNRUNNABLE = frozenset((125, 126, 127))
 """Exit statuses by which the launcher (and every shell) says that the program could not be run at all."""
 
+REQUEST_ID_VARIABLE = "JOBSVC_REQUEST_ID"
+TRACEPARENT_VARIABLE = "TRACEPARENT"
+"""By the common convention, so that a traced program goes on with the trace of who submitted the job."""
+
 _values = msgspec.json.Decoder(dict[str, ArgvValue] | list[ArgvValue])
 
 
@@ -110,7 +114,7 @@ class CommandRun:
             self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = launcher.start(
                 argv, self._printed_out, self._printed_err, self._exited,
                 mark=f"command-{self._start.no}-{self._start.epoch}",
-                options=("--subreaper", *launch_options(limits)), cwd=spec.cwd, env=spec.env,
+                options=("--subreaper", *launch_options(limits)), cwd=spec.cwd, env=_environment(self._start, spec.env),
             )  # fmt: skip
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))
@@ -232,3 +236,10 @@ class CommandRun:
         start = self._start
         run_s = self._monotonic() - self._began
         self._on_ended([Result(start.no, start.epoch, self._began_us, run_s, error, 0, body, again)])
+
+
+def _environment(start: Start, env: Mapping[str, str]) -> dict[str, str]:
+    """The task's variables, and what the request that made the job was called."""
+    request_id, traceparent = start.origin or (None, None)
+    named = {REQUEST_ID_VARIABLE: request_id, TRACEPARENT_VARIABLE: traceparent}
+    return {**env, **{name: value for name, value in named.items() if value is not None}}

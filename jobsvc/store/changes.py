@@ -11,7 +11,7 @@ from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobError
 from jobsvc.model.job import Job
 from jobsvc.model.states import FINAL, WAITING
-from jobsvc.ports import Move
+from jobsvc.ports import Change, Move
 from jobsvc.store import statements as sql
 from jobsvc.store.reads import Reads
 from jobsvc.store.session import Session, decode_nos
@@ -38,7 +38,9 @@ def _move(session: Session, reads: Reads, wanted: Move) -> Job | None:
     if wanted.to not in FINAL and wanted.to not in WAITING:
         raise ValueError(f"a waiting job does not become {wanted.to!r} by a move")
     final = (wanted.at, wanted.error) if wanted.to in FINAL else ()
-    parameters = (wanted.reason, *final, wanted.id, wanted.if_reason, wanted.if_reason)
+    parameters = (
+        wanted.reason, *final, wanted.id, wanted.if_reason, wanted.if_reason, wanted.if_revision,
+    )  # fmt: skip
     if not session.db.execute(sql.move(wanted.to, frm), parameters).rowcount:
         return None
     job = reads.get(wanted.id, args=False, result=False)
@@ -47,6 +49,20 @@ def _move(session: Session, reads: Reads, wanted: Move) -> Job | None:
     if not job.done:
         session.state_chunks([job.no], wanted.at)
     return reads.get(wanted.id)
+
+
+def change(session: Session, reads: Reads, wanted: Change) -> Job | None:
+    """Other fields for a waiting job."""
+    labels = None if wanted.labels == b"{}" else wanted.labels.decode()
+    fields = (wanted.priority, wanted.run_at, wanted.expires_at, session.policy(wanted.policy), labels)
+    parameters = (*fields, wanted.reason, wanted.due_at, wanted.id, wanted.revision)
+    if not session.db.execute(sql.change(wanted.to), parameters).rowcount:
+        return None
+    job = reads.get(wanted.id)
+    assert job is not None  # it was changed a moment ago, in this transaction
+    session.fresh.take((job.no,))
+    session.state_chunks([job.no], wanted.at)
+    return job
 
 
 def wake(session: Session, now: int, limit: int) -> Mapping[str, int]:

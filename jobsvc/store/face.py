@@ -13,6 +13,7 @@ from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import Job
 from jobsvc.ports import (
     Append,
+    Change,
     Claim,
     Durability,
     JobFilter,
@@ -91,6 +92,10 @@ class StoreFace(ABC):
         """Change waiting jobs."""
         return self._write("move", moves)
 
+    def change(self, change: Change) -> Deferred[Job | None]:
+        """Other fields for a waiting job."""
+        return self._write("change", change)
+
     def claim(self, claims: Sequence[Claim]) -> Deferred[list[list[Job]]]:
         """Queued → running."""
         return self._write("claim", claims)
@@ -149,6 +154,10 @@ class StoreFace(ABC):
     def queued(self) -> Deferred[Mapping[str, int]]:
         """How many jobs are queued, by task."""
         return self._read("queued")
+
+    def depths(self) -> Deferred[Mapping[str, int]]:
+        """How many jobs wait, by tenant."""
+        return self._read("depths")
 
     def next_due(self) -> Deferred[int | None]:
         """The earliest moment at which `wake` or `expire` has work."""

@@ -150,6 +150,10 @@ class Reads:
         """How many jobs are queued, by task."""
         return _decode_counts(self._value(sql.QUEUED))
 
+    def depths(self) -> Mapping[str, int]:
+        """How many jobs are queued, scheduled or retrying, by tenant."""
+        return _decode_counts(self._value(sql.WAITING_TENANTS))
+
     def next_due(self) -> int | None:
         """The earliest moment at which `wake` or `expire` has work."""
         moments = (self._value(sql.NEXT_DUE), self._value(sql.NEXT_EXPIRES))

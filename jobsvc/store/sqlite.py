@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 
 from jobsvc.model.job import Job
-from jobsvc.ports import Append, Claim, Durability, Move, Recovered, Settled, Step, Submitted
+from jobsvc.ports import Append, Change, Claim, Durability, Move, Recovered, Settled, Step, Submitted
 from jobsvc.store import changes, claiming, fenced, recovery, submitting
 from jobsvc.store.connection import (
     MEMORY,
@@ -176,6 +176,7 @@ class SqliteStore:
     def _single(self, kind: str, *args: Any) -> Any:
         session, reads = self._session, self.reads
         singles: dict[str, Callable[..., Any]] = {
+            "change": partial(changes.change, session, reads),
             "wake": partial(changes.wake, session),
             "shift_retries": partial(changes.shift_retries, session),
             "expire": partial(changes.expire, session, reads),
@@ -212,6 +213,10 @@ class SqliteStore:
     def move(self, moves: Sequence[Move]) -> list[Job | None]:
         """Change waiting jobs."""
         return cast("list[Job | None]", self._one("move", moves))
+
+    def change(self, change: Change) -> Job | None:
+        """Other fields for a waiting job."""
+        return cast("Job | None", self._one("change", change))
 
     def claim(self, claims: Sequence[Claim]) -> list[list[Job]]:
         """Queued → running."""

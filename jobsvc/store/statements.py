@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from jobsvc.model.states import ACTIVE, FINAL, WAITING, State, sources
 from jobsvc.store.rows import ATTEMPT_ARRAY, CHUNK_ARRAY, CHUNK_COLUMNS, JOB_COLUMNS, job_array
@@ -232,13 +232,14 @@ CLAIM: Final = (
 
 @cache
 def move(to: State, frm: tuple[State, ...]) -> str:
-    """One waiting job by id, with a given reason (bound twice) or (NULL) any. The table of states decides too, whatever
-    the caller allows. A retry without a moment waits for a thread that still runs: only who names its reason moves it.
+    """One waiting job by id, with a given reason (bound twice) or (NULL) any, and so its revision. The table of states
+    decides too, whatever the caller allows. A retry without a moment waits for a thread that still runs: only who names
+    its reason moves it.
     """  # fmt: skip
     among = quoted(sources(to, frm))
     this = (
         f" WHERE id=? AND reason IS coalesce(?, reason) AND state IN ({among})"
-        " AND (? IS NOT NULL OR state<>'retrying' OR due_at IS NOT NULL)"
+        " AND (? IS NOT NULL OR state<>'retrying' OR due_at IS NOT NULL) AND revision=coalesce(?, revision)"
     )
     if to in FINAL:
         return (
@@ -247,6 +248,27 @@ def move(to: State, frm: tuple[State, ...]) -> str:
         )
     due = ",due_at=NULL" if to == "queued" else ""
     return f"UPDATE jobs SET state='{to}',reason=?{due},seq=seq+1,revision=revision+1" + this
+
+
+CHANGE_FIELDS: Final = ("priority", "run_at", "expires_at", "policy", "labels")
+
+
+@cache
+def change(to: Literal["queued"] | None) -> str:
+    """New fields for a waiting job, by id and the revision that its client has seen: `CHANGE_FIELDS`, reason and due_at
+    (NULL: as they are), id, revision. To `queued` only by a way of the table, and not while a thread of it still runs.
+    """  # fmt: skip
+    fields = ",".join(f"{field}=?" for field in CHANGE_FIELDS) + ",seq=seq+1,revision=revision+1"
+    if to is None:
+        return (
+            f"UPDATE jobs SET {fields},reason=coalesce(?, reason),due_at=coalesce(?, due_at)"
+            f" WHERE id=? AND revision=? AND state IN ({quoted(WAITING)})"
+        )
+    among = quoted(sources(to, ("scheduled", "retrying")))
+    return (
+        f"UPDATE jobs SET state='{to}',{fields},reason=?,due_at=?"
+        f" WHERE id=? AND revision=? AND state IN ({among}) AND due_at IS NOT NULL"
+    )
 
 
 DUE: Final = (
@@ -383,5 +405,12 @@ QUEUED: Final = (
     "SELECT json_group_object(task, n) FROM"
     f" (SELECT task, count(*) AS n FROM jobs WHERE {READY_WHEN} GROUP BY task)"
 )
+WAITING_TENANTS: Final = (
+    "SELECT json_group_object(tenant, n) FROM (SELECT tenant, sum(n) AS n FROM ("
+    f"SELECT tenant, count(*) AS n FROM jobs WHERE {READY_WHEN} GROUP BY tenant"
+    f" UNION ALL SELECT tenant, count(*) FROM jobs WHERE {DUE_WHEN} GROUP BY tenant"
+    ") GROUP BY tenant)"
+)
+"""Jobs that wait, by tenant, found by two indexes. Nothing makes a job `held` or `blocked` yet; what will needs one."""
 NEXT_DUE: Final = f"SELECT min(due_at) FROM jobs WHERE {DUE_WHEN}"
 NEXT_EXPIRES: Final = f"SELECT min(expires_at) FROM jobs WHERE {EXPIRES_WHEN}"

@@ -79,7 +79,11 @@ class Port:
     def context(self) -> Context:
         """What the task's code gets of it."""
         start = self.start
-        return Context(self, job_id=id_text(start.id), attempt=start.attempt, epoch=start.epoch)
+        request_id, traceparent = start.origin or (None, None)
+        return Context(
+            self, job_id=id_text(start.id), attempt=start.attempt, epoch=start.epoch,
+            request_id=request_id, traceparent=traceparent,
+        )  # fmt: skip
 
     # -- called by the task's code, on any thread
 

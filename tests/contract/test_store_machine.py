@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from jobsvc.model.events import Attempt
 from jobsvc.model.job import Job
 from jobsvc.model.states import ACTIVE, FINAL, STATES, WAITING, State, allowed
-from jobsvc.ports import Claim, Move
+from jobsvc.ports import Change, Claim, Move
 from jobsvc.store.memory import InlineStore
 from tests.contract.store_harness import NOW, Held, PumpedReactor, end_of, job_of, step_of
 from tests.contract.test_store_events import append_of
@@ -19,6 +19,7 @@ from tests.contract.test_store_events import append_of
 TASKS = ("one", "two")
 OWNERS = ("cpu-1", "cpu-2")
 PLACES = st.integers(0, 1 << 20)
+TIMED: tuple[State, ...] = ("scheduled", "retrying")
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -44,7 +45,8 @@ class StoreMachine(RuleBasedStateMachine):
         """A write of this job was accepted: the way must be one of the table, and numbers must have grown."""
         before, after = self.rows[job_id], self.held(self.held.store.get(job_id))
         assert after is not None
-        assert allowed(before.state, after.state), (before.state, after.state)
+        fields = before.state == after.state and after.state in WAITING  # other ones, by a client
+        assert fields or allowed(before.state, after.state), (before.state, after.state)
         assert to in (None, after.state)
         assert after.revision == before.revision + 1
         assert after.seq > before.seq
@@ -159,13 +161,40 @@ class StoreMachine(RuleBasedStateMachine):
         assert (moved is not None) == (job.state in WAITING and job.state in frm and allowed(job.state, to))
         self.changed(job.id, to) if moved else self.check_refused(job.id)
 
+    @rule(
+        place=PLACES,
+        priority=st.integers(-2, 2),
+        start=st.booleans(),
+        due=st.none() | st.integers(1, 60),
+        behind=st.sampled_from([0, 0, 0, 1, -1]),
+    )
+    def change(self, place: int, priority: int, *, start: bool, due: int | None, behind: int) -> None:
+        job = self.pick(place, STATES)
+        if job is None:
+            return
+        due_at = None if start or due is None or job.due_at is None else self.now + due
+        wanted = Change(
+            id=job.id, revision=job.revision - behind, to="queued" if start else None, reason="operator",
+            at=self.now, priority=priority, run_at=job.run_at, due_at=due_at, expires_at=job.expires_at,
+            policy=job.policy, labels=b'{"a":"b"}',
+        )  # fmt: skip
+        changed = self.held(self.held.store.change(wanted))
+        fits = job.state in WAITING if not start else job.state in TIMED and job.due_at is not None
+        assert (changed is not None) == (fits and not behind)
+        if changed is None:
+            self.check_refused(job.id)
+            return
+        self.changed(job.id, "queued" if start else job.state)
+        assert (changed.priority, changed.labels) == (priority, b'{"a":"b"}')
+        assert changed.due_at == (None if start else job.due_at if due_at is None else due_at)
+
     @rule(after=st.integers(0, 30))
     def time_passes(self, after: int) -> None:
         self.now += after
         due = [
             job.id
             for job in self.rows.values()
-            if job.state in ("scheduled", "retrying") and job.due_at is not None and job.due_at <= self.now
+            if job.state in TIMED and job.due_at is not None and job.due_at <= self.now
         ]
         assert sum(self.held(self.held.store.wake(self.now, 1000)).values()) == len(due)
         for job_id in due:
@@ -207,6 +236,8 @@ class StoreMachine(RuleBasedStateMachine):
         for job in self.rows.values():
             queued[job.task] += job.state == "queued"
         assert self.held(self.held.store.queued()) == {task: n for task, n in queued.items() if n}
+        waiting = sum(job.state in ("queued", *TIMED) for job in self.rows.values())
+        assert self.held(self.held.store.depths()) == ({"default": waiting} if waiting else {})
 
     @invariant()
     def events_have_no_gap(self) -> None:

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 
 from jobsvc.model.errors import Exit, JobsvcError, Kind
 from jobsvc.model.frames import Cancel, Start
-from jobsvc.model.job import Job
+from jobsvc.model.job import Job, Patch
 from jobsvc.model.limits import PREFETCH_JOBS
-from jobsvc.model.states import FINAL, State, allowed
+from jobsvc.model.states import FINAL, WAITING, State, allowed
 from jobsvc.ports import Death, WorkerKind
 from tests.engine import tasks
 from tests.engine.fakes import FakeWorker, Key, PumpedStore, Rig, result_of
@@ -83,6 +83,14 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def run_now(self, pick: int) -> None:
         self.rig.engine.run_now(self._job(pick).id, "default").addErrback(_refused, "conflict")
+
+    @precondition(lambda self: self.jobs)
+    @rule(pick=picks, priority=st.none() | st.integers(-1, 1), start=st.booleans())
+    def change(self, pick: int, priority: int | None, *, start: bool) -> None:
+        patch = Patch() if priority is None else Patch(priority=priority)
+        if start:
+            patch.run_at = None
+        self.rig.engine.change(self._job(pick).id, "default", patch, None).addErrback(_refused, "conflict")
 
     def _job(self, pick: int) -> Job:
         return list(self.jobs.values())[pick % len(self.jobs)]
@@ -234,6 +242,12 @@ class EngineMachine(RuleBasedStateMachine):
         assert max(handed.values(), default=0) <= 1
 
     @invariant()
+    def the_counts_of_what_waits_are_those_of_the_store(self) -> None:
+        if not self.store.waiting:  # else the store is ahead of the answers
+            counted = {tenant: count for tenant, count in self.rig.engine.quotas.waiting.items() if count}
+            assert counted == result_of(self.store.depths())
+
+    @invariant()
     def histories_follow_the_table(self) -> None:
         for job in self.jobs.values():
             self._check_history(job)
@@ -246,7 +260,8 @@ class EngineMachine(RuleBasedStateMachine):
         ended = 0
         for event in events:
             if event.kind in {"job", "state"}:
-                assert allowed(state, event.data["state"]), (state, event.data["state"])
+                changed = state in WAITING and state == event.data["state"]  # other fields, the same state
+                assert changed or allowed(state, event.data["state"]), (state, event.data["state"])
                 state = event.data["state"]
                 assert event.data["revision"] > revision
                 revision = event.data["revision"]

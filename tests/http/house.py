@@ -114,9 +114,12 @@ class House:
     boot = "boot-1"
     started_at = START_US
 
-    def __init__(self, *, config: EngineConfig | None = None, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, config: EngineConfig | None = None, hosts: Sequence[str] = (), store: Any = None
+    ) -> None:
+        """`store`: one that is open already; in memory when there is none."""
         self.clock = Clock()
-        self.store: Any = InlineStore()
+        self.store: Any = InlineStore() if store is None else store
         self.checks: list[tuple[str, bool, str]] = [("store", True, "open")]
         self.flawed = False  # a task module is broken
         self.reloads = 0
@@ -131,11 +134,12 @@ class House:
             config or EngineConfig(),
             lambda worker: None,
         )
-        self.store.open()
+        if store is None:
+            self.store.open()
         self.engine.tasks_changed(TASKS)
         self.worker = ScriptedWorker(self, {"process": 100, "thread": 2, "loop": 2, "command": 2})
         self.engine.worker_ready(self.worker)
-        Deferred.fromCoroutine(self.engine.start())
+        self.begun = Deferred.fromCoroutine(self.engine.start())
         self.site = build_site(self.engine, self, self.clock, execute, token=TOKEN, hosts=hosts)
         assert isinstance(self.site.application, Api)
         self.api = self.site.application

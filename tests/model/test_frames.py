@@ -72,6 +72,7 @@ FROM: list[Message] = [
 ]
 TO: list[Message] = [
     Start(1, 2, bytes(16), "cat", "command", 1, 2.5, quick=True, body=b'{"path":"x"}'),
+    Start(1, 2, bytes(16), "cat", "command", 1, origin=("request-1", None)),
     Cancel(1, 2, "timeout"),
     Recall(),
     Credit(1, 2, "out", 300),

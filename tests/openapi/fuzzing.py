@@ -146,6 +146,7 @@ def config(token: str, url: str, examples: int) -> SchemathesisConfig:
             "checks": {
                 # Full or stopping: to be expected of a service, and described.
                 "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "507"]},
+                "missing_required_header": {"expected-statuses": ["400", "401", "428"]},
                 "positive_data_acceptance": {
                     "expected-statuses": [
                         "2xx",

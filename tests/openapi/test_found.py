@@ -23,7 +23,7 @@ def test_a_word_beside_ids_is_no_id(house: House, method: str) -> None:
     reply = house.ask(method, "/v1/jobs/bulk")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     assert house.ask("GET", "/v1/jobs/bulky").json()["detail"].startswith("There is no such job")
-    assert house.ask("PUT", "/v1/jobs/bulky").headers["allow"] == "DELETE, GET, HEAD"
+    assert house.ask("PUT", "/v1/jobs/bulky").headers["allow"] == "DELETE, GET, HEAD, PATCH"
 
 
 @pytest.mark.parametrize(

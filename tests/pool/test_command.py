@@ -182,6 +182,21 @@ async def test_a_task_that_a_reload_has_taken_away_is_rejected(engine: Engine) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_program_knows_what_its_request_was_called(engine: Engine) -> None:
+    """By two variables, of which only those are set that the request had; programs look there for a trace."""
+    code = "import os; print([os.environ.get(n) for n in ('JOBSVC_REQUEST_ID', 'TRACEPARENT', 'MORE')])"
+    engine.script("look", code, env={"MORE": "yes"})
+    for no, origin in enumerate(((None, None), ("front-1", "00-ab"), (None, "00-ab")), 1):
+        attempt = start("look", no, executor="command")
+        attempt.origin = origin
+        engine.worker.send([attempt])
+        await engine.result(no)
+    assert engine.items() == [
+        "[None, None, 'yes']", "['front-1', '00-ab', 'yes']", "[None, '00-ab', 'yes']",
+    ]  # fmt: skip
+
+
+@pytest_twisted.ensureDeferred
 async def test_folder_environment_and_stdin(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> None:
     """It inherits the mark of this start and no secret, and finds nothing on stdin."""
     folder = tmp_path_factory.mktemp("folder")

@@ -78,7 +78,12 @@ class Wire:
     def cancel(self, job: str, mode: str) -> Line:
         """`POST /v1/jobs/{id}/cancel`."""
         op = self._history.invoke(self.client, "cancel", job=job, mode=mode)
-        return self._simple(op, "POST", f"/v1/jobs/{job}/cancel", {"mode": mode, "grace_s": 1})
+        return self._simple(
+            op,
+            "POST",
+            f"/v1/jobs/{job}/cancel",
+            {"mode": mode, **({"grace_s": 1} if mode == "deadline" else {})},
+        )
 
     def list(self, limit: int = 20) -> Line:
         """`GET /v1/jobs`: that it answers; what it says is looked at in the final listing."""

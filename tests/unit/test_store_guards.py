@@ -32,6 +32,7 @@ MOVES: tuple[State, ...] = ("cancelled", "queued", "held")
 UNFENCED = {
     "CLAIM": ("queued → running: makes the epoch", [sql.CLAIM]),
     "move": ("waiting, by operator or client", [sql.move(to, WAITING) for to in MOVES]),
+    "change": ("waiting, other fields by a client", [sql.change(None), sql.change("queued")]),
     "WAKE": ("scheduled or retrying → queued: their time has come", [sql.WAKE]),
     "CANCELLED_ORPHANS": (
         "retrying → cancelled: it was asked, and the thread ended",

@@ -415,3 +415,10 @@ def test_pong_tells_the_memory(cpu: WorkerHarness) -> None:
     assert pong.n == 7
     assert 5 * MIB < pong.rss_bytes < 100 * MIB
     assert isinstance(cpu.seen[2], Manifest)
+
+
+def test_task_knows_what_its_request_was_called(cpu: WorkerHarness) -> None:
+    """The request id and the trace, each alone, or neither."""
+    for origin in (("front-1", "00-ab"), (None, "00-ab"), ("front-1", None)):
+        assert cpu.value("called", origin=origin) == list(origin)
+    assert cpu.value("called") == [None, None]

@@ -308,3 +308,11 @@ def test_large_bodies_travel_in_parts(io: WorkerHarness) -> None:
     error = io.result(start).error
     assert error is not None
     assert error.kind == "too_large"
+
+
+@pytest.mark.parametrize("where", [("called_in_a_thread", "thread"), ("called_on_the_loop", "loop")])
+def test_task_knows_what_its_request_was_called(io: WorkerHarness, where: tuple[str, str]) -> None:
+    """In a thread and in a coroutine."""
+    task, executor = where
+    assert io.value(task, executor=executor, origin=("front-1", "00-ab")) == ["front-1", "00-ab"]
+    assert io.value(task, executor=executor) == [None, None]

@@ -210,7 +210,7 @@ def _needs_body(route: Route) -> bool:
     """Whether it can do nothing without one."""
     if route.line is not None or not isinstance(route.body, type):
         return False
-    return any(field.required for field in msgspec.structs.fields(route.body))
+    return route.method == "PATCH" or any(field.required for field in msgspec.structs.fields(route.body))
 
 
 def _scope_text(route: Route) -> str:

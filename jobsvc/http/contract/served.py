@@ -11,6 +11,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Any
 
+from jobsvc.http.conditions import tags_of
 from jobsvc.http.contract.document import describe
 from jobsvc.http.contract.page import CONTENT_SECURITY_POLICY, render
 from jobsvc.http.edge import JSON, Edge, encode
@@ -38,7 +39,8 @@ class Entity:
         """The whole, or 304 to who has it."""
         for name, value in self._headers:
             request.header(name, value)
-        if request.requestHeaders.getRawHeaders(b"if-none-match") == [self._headers[0][1]]:
+        known = tags_of(request, b"if-none-match")
+        if known is not None and known.includes(self._headers[0][1]):
             return request.reply(304, b"", b"")
         return request.reply(200, self._body, self._media)
 

@@ -156,6 +156,12 @@ def report(ctx: Context) -> list[Any]:
 
 
 @task(executor="process")
+def called(ctx: Context) -> list[Any]:
+    """What the request that made its job was called."""
+    return [ctx.request_id, ctx.traceparent]
+
+
+@task(executor="process")
 def forked() -> int:
     """A forked child that prints is no worker."""
     pid = os.fork()

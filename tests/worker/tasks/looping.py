@@ -253,3 +253,15 @@ async def steps(n: int) -> float:
     for _ in range(n):
         await asyncio.sleep(0)
     return time.perf_counter() - began
+
+
+@task
+def called_in_a_thread(ctx: Context) -> list[Any]:
+    """What the request that made its job was called."""
+    return [ctx.request_id, ctx.traceparent]
+
+
+@task
+async def called_on_the_loop(ctx: Context) -> list[Any]:
+    """The same."""
+    return [ctx.request_id, ctx.traceparent]
