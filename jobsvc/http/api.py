@@ -5,12 +5,12 @@ Composition of the edge; nothing about jobs is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from secrets import token_bytes
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -18,12 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter, Map
 
 from jobsvc.engine.engine import Engine
-from jobsvc.http.api_daemon import Described
 from jobsvc.http.auditing import REFUSED, Trail
 from jobsvc.http.auth import START_RETRY_S, Gate
 from jobsvc.http.conditions import etag
+from jobsvc.http.contract.served import contract
 from jobsvc.http.edge import Daemon, Edge, InThread
 from jobsvc.http.guards import check_method, check_path, check_query_secrets
 from jobsvc.http.guessing import WrongTokens
@@ -31,15 +32,13 @@ from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
 from jobsvc.http.narrowing import check_job, check_operator
 from jobsvc.http.negotiate import JSON_LINES, check_acceptable
-from jobsvc.http.openapi import describe
 from jobsvc.http.problems import internal
 from jobsvc.http.query import NOTHING, parse_query
 from jobsvc.http.registry import Registry, TokenFile
 from jobsvc.http.request import Request, as_request
-from jobsvc.http.routes import ROUTES, Answer, Route
+from jobsvc.http.route import Route
 from jobsvc.http.site import Site
 from jobsvc.http.tickets import Tickets
-from jobsvc.http.token_routes import TOKEN_ROUTES
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.limits import JSON_BODY_MAX_BYTES
@@ -49,9 +48,9 @@ from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 Endpoint = Callable[..., Any]
 _SAFE = frozenset(("GET", "HEAD"))
 """Methods that change nothing; whatever comes with another goes to the audit log."""
+_PART = re.compile(r"\{(\w+)\}")
 
 
-_LISTED = (*ROUTES, *TOKEN_ROUTES)
 _READING = frozenset((b"GET", b"HEAD"))
 
 
@@ -73,13 +72,17 @@ class Api:
         self.edge = edge
         self.gate = Gate(edge.registry, edge.tickets, WrongTokens(edge.clock), edge.engine.now_us)
         self._hosts = HostGuard(hosts)
-        self.routes = (*_LISTED, _described())
+        self.routes = contract().routes
         self._streaming = frozenset((r.method.encode(), r.path.encode()) for r in self.routes if r.streams)
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
         app.url_map.merge_slashes = False
+        app.url_map.converters["but"] = But
+        beside = words_beside_parts(self.routes)
         for route in self.routes:
-            app.route(_rule(route.path), methods=[route.method], endpoint=route.name)(self._endpoint(route))
+            app.route(_rule(route.path, beside), methods=[route.method], endpoint=route.name)(
+                self._endpoint(route)
+            )
         app.handle_errors(HTTPException)(self._unrouted)
         self._resource = app.resource()
         self._scopes = {route.name: route.scope for route in self.routes}
@@ -240,28 +243,39 @@ def _offers(route: Route) -> frozenset[bytes] | None:
     return frozenset(media | JSON_LINES if media & JSON_LINES else media)
 
 
-def _rule(path: str) -> str:
-    """The path in Werkzeug's spelling."""
-    return path.replace("{", "<").replace("}", ">")
+def _rule(path: str, beside: Mapping[str, set[str]]) -> str:
+    """The path in Werkzeug's spelling.
+
+    A word that other routes have in the place of `{name}` is no name: what its path lacks is a method (405 with those
+    it has), not a thing of that name (404).
+    """
+
+    def part(found: re.Match[str]) -> str:
+        words = beside.get(path[: found.start()])
+        return f"<but({', '.join(sorted(words))}):{found[1]}>" if words else f"<{found[1]}>"
+
+    return _PART.sub(part, path)
 
 
-def _described() -> Route:
-    """The route that serves the description of all others."""
-    route = Route(
-        method="GET",
-        path="/openapi.json",
-        name="openapi",
-        handler=_undescribed,
-        doc="This description.",
-        answers={200: Answer("OpenAPI 3.1.", headers=("ETag",)), 304: Answer("Not changed.", media=())},
-    )
-    described = Described(describe((*_LISTED, route)))
-    return msgspec.structs.replace(route, handler=described.openapi)
+def words_beside_parts(routes: Iterable[Route]) -> Mapping[str, set[str]]:
+    """What stands before each `{name}` of a path → the words that other routes have in its place."""
+    paths = [route.path for route in routes]
+    before = {path[: found.start()] for path in paths for found in _PART.finditer(path)}
+    beside: dict[str, set[str]] = {}
+    for path in paths:
+        for start in before:
+            word = path[len(start) :].partition("/")[0]
+            if path.startswith(start) and word and not word.startswith("{"):
+                beside.setdefault(start, set()).add(word)
+    return beside
 
 
-async def _undescribed(*_: Any) -> bytes:
-    """Stands in the table while the document is made: it describes its own route too."""
-    raise LookupError
+class But(BaseConverter):
+    """Any part of a path but these words."""
+
+    def __init__(self, url_map: Map, *words: str) -> None:
+        super().__init__(url_map)
+        self.regex = rf"(?!(?:{'|'.join(map(re.escape, words))})\Z)[^/]+"
 
 
 def build_site(

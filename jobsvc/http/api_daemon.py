@@ -1,14 +1,12 @@
-"""F3: handlers of the daemon itself: health, metrics, info, workers, executors, reload, the API's own description."""
+"""F3: handlers of the daemon itself: health, metrics, info, workers, executors, reload."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from jobsvc.http.conditions import tags_of
-from jobsvc.http.edge import JSON, Edge, encode, json_reply
+from jobsvc.http.edge import Edge, json_reply
 from jobsvc.http.executors import EXECUTOR_VIEWS
 from jobsvc.http.metrics import CONTENT_TYPE
 from jobsvc.http.query import Query
@@ -168,19 +166,3 @@ async def reload(edge: Edge, request: Request, _query: Query) -> bytes:
     """`POST /v1/reload`: answered when the new code is in force."""
     await edge.background.detached(edge.daemon.reload)
     return json_reply(request, 200, ReloadView(sorted(edge.engine.tasks)))
-
-
-class Described:
-    """The OpenAPI document, made once."""
-
-    def __init__(self, document: object) -> None:
-        self._body = encode(document)
-        self._etag = b'"%b"' % sha256(self._body).hexdigest()[:16].encode()
-
-    async def openapi(self, edge: Edge, request: Request, query: Query) -> bytes:
-        """`GET /openapi.json`."""
-        request.header(b"ETag", self._etag)
-        known = tags_of(request, b"if-none-match")
-        if known is not None and known.includes(self._etag):
-            return request.reply(304, b"", b"")
-        return request.reply(200, self._body, JSON)

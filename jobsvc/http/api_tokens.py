@@ -5,7 +5,6 @@ A token's text leaves in the reply that makes it and never again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
@@ -30,7 +29,6 @@ NARROWED_MAX: Final = 100
 """Tasks, or queues, that one token may be narrowed to: all of them stand in the WHERE of its lists."""
 GRACE_MAX_S: Final = 7 * 86_400.0
 """How long a token may be good beside the one that replaces it: a week is time to bring the new one everywhere."""
-_NAME = re.compile(NAME_PATTERN.removesuffix("$"))
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 
@@ -157,9 +155,6 @@ def _template(edge: Edge, request: Request, asked: TokenIn) -> Token:
         )
     if not asked.name.isprintable() or asked.name == FIRST_TOKEN_NAME:
         raise invalid_field("/name", f"printable characters, and not {FIRST_TOKEN_NAME!r}, are expected")
-    for field, names in (("tenant", (tenant,)), ("tasks", asked.tasks), ("queues", asked.queues)):
-        if not all(map(_NAME.fullmatch, names)):
-            raise invalid_field(f"/{field}", "a name ends without a line break")
     if "admin" in asked.scopes and (asked.tasks or asked.queues):
         raise invalid_field("/scopes", "admin may do everything: a token with it cannot be narrowed")
     expires_at = None

@@ -20,8 +20,9 @@ from jobsvc.http.tickets import Tickets
 from jobsvc.model.access import Principal, Wanted
 from jobsvc.model.errors import JobsvcError
 
-OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz"))
-"""For load balancers and supervisors; /readyz with a query tells more, and asks for the token."""
+OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz", b"/docs"))
+"""For load balancers and supervisors, and the page about the API, which is the same everywhere;
+/readyz with a query tells more, and asks for the token."""
 START_RETRY_S: Final = 1
 """A start takes about as long as Python's imports in the workers."""
 _SCHEME = b"bearer "

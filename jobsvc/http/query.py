@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
+from jobsvc.model.job import NAME_PATTERN
 from jobsvc.model.limits import LIST_LIMIT_MAX, MANY_MAX, WAIT_MAX_S
 
 Query = Mapping[str, Any]
@@ -28,6 +29,10 @@ class Parameter(NamedTuple):
     doc: str
 
 
+_SECONDS = r"[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?"
+"""A number as JSON writes it; what is longer than any double needs is no number of seconds."""
+_NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]"
+_NAME = re.compile(NAME_PATTERN)
 _DIGITS_MAX = 18
 """Longer numbers leave the 64 bits of a column."""
 
@@ -47,7 +52,7 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+    if not re.fullmatch(_SECONDS, text):
         raise ValueError("a number of seconds is expected")
     return min(float(text), WAIT_MAX_S)
 
@@ -59,8 +64,14 @@ def _flag(text: str) -> bool:
 
 
 def _text(text: str) -> str:
-    if not text or not text.isprintable():
+    if not re.fullmatch(_NO_CONTROLS + "+", text):
         raise ValueError("a text without control characters is expected")
+    return text
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ValueError("a name is expected: letters, digits, `_.-`, starting with a letter or `_`")
     return text
 
 
@@ -109,7 +120,11 @@ def _some_of(choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(_text(part) for part in text.split(","))
+    return tuple(_name(part) for part in text.split(","))
+
+
+_PLAIN: Mapping[str, Any] = {"type": "string", "minLength": 1, "pattern": f"^{_NO_CONTROLS}*$"}
+_NAMED: Mapping[str, Any] = {"type": "string", "pattern": NAME_PATTERN}
 
 
 def number(doc: str, low: int = 0, high: int = 2**53) -> Parameter:
@@ -123,18 +138,23 @@ def seconds(doc: str) -> Parameter:
 
 
 def flag(doc: str) -> Parameter:
-    """1 or 0."""
-    return Parameter(_flag, {"type": "string", "enum": ["0", "1", "true", "false"]}, doc)
+    """1 or 0; the bare name is 1."""
+    return Parameter(_flag, {"type": "string", "enum": ["0", "1", "true", "false", ""]}, doc)
 
 
 def text(doc: str) -> Parameter:
     """A text."""
-    return Parameter(_text, {"type": "string", "minLength": 1}, doc)
+    return Parameter(_text, _PLAIN, doc)
+
+
+def name(doc: str) -> Parameter:
+    """The name of a task, a queue, a stream."""
+    return Parameter(_name, _NAMED, doc)
 
 
 def label(doc: str) -> Parameter:
     """The value of a label, which may be empty."""
-    return Parameter(_label, {"type": "string"}, doc)
+    return Parameter(_label, {"type": "string", "pattern": f"^{_NO_CONTROLS}*$"}, doc)
 
 
 def time(doc: str) -> Parameter:
@@ -144,7 +164,13 @@ def time(doc: str) -> Parameter:
 
 def ids(doc: str) -> Parameter:
     """Job ids; what is no id is kept as text."""
-    return Parameter(_ids, {"type": "string"}, doc)
+    schema = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MANY_MAX,
+        "items": {"type": "string", "format": "uuid"},
+    }
+    return Parameter(_ids, schema, doc)
 
 
 def one_of(doc: str, *choices: str) -> Parameter:
@@ -155,13 +181,15 @@ def one_of(doc: str, *choices: str) -> Parameter:
 def some_of(doc: str, *choices: str) -> Parameter:
     """Some of these words, joined by commas."""
     return Parameter(
-        _some_of(choices), {"type": "string", "description": "joined by commas: " + ", ".join(choices)}, doc
+        _some_of(choices),
+        {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(choices)}},
+        doc,
     )
 
 
 def names(doc: str) -> Parameter:
     """Names joined by commas."""
-    return Parameter(_names, {"type": "string"}, doc)
+    return Parameter(_names, {"type": "array", "minItems": 1, "items": _NAMED}, doc)
 
 
 def limit(doc: str) -> Parameter:

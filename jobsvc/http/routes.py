@@ -2,70 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import msgspec
-
-from jobsvc.http import api_daemon, api_jobs, api_tasks, bulk_reply, query, streams
-from jobsvc.http.query import Parameter
-from jobsvc.model.access import Wanted
+from jobsvc.http import api_jobs, api_tasks, bulk_reply, query, streams
+from jobsvc.http.contract import shapes
+from jobsvc.http.daemon_routes import DAEMON_ROUTES
+from jobsvc.http.route import JSON, NDJSON, READING, SSE, Answer, Handler, Route, look
+from jobsvc.http.token_routes import TOKEN_ROUTES
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
 from jobsvc.model.job import JobView, Patch, Submit
 from jobsvc.model.limits import LIST_LIMIT
 from jobsvc.model.states import STATES
 
-Handler = Callable[..., Coroutine[Any, Any, bytes]]
-"""`handler(edge, request, query, **path)`; a path's `job_id` comes as 16 bytes. Returns the body of the reply."""
-
-NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
-_JSON = "application/json"
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """One status of a route: what it means, and in which forms its body comes (type, or None for any JSON)."""
-
-    doc: str
-    shape: Any = None
-    media: tuple[str, ...] = (_JSON,)
-    headers: tuple[str, ...] = ()
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path.
-
-    Attributes:
-        path: with `{job_id}`-like parts.
-        body: type of the JSON body, None for a body of any shape; without a body `takes_body` is False.
-        streams: its body is taken as it arrives.
-        headers: of the request, those that steer the reply; described in `openapi`. Accept follows from `answers`.
-        scope: what the token must allow, `any` for every good one; None for what load balancers ask, without a token.
-        shared: a ticket for the job opens it.
-        whole_daemon: concerns all jobs of all tenants: not for tokens that are narrowed, or of another tenant than
-            the operator's.
-        refusals: codes beyond those that any route may give.
-    """
-
-    method: str
-    path: str
-    name: str
-    handler: Handler
-    doc: str
-    answers: Mapping[int, Answer]
-    query: Mapping[str, Parameter] = msgspec.field(default_factory=dict)
-    takes_body: bool = False
-    body: Any = None
-    body_media: tuple[str, ...] = (_JSON,)
-    streams: bool = False
-    headers: tuple[str, ...] = ()
-    scope: Wanted | None = "read"
-    shared: bool = False
-    whole_daemon: bool = False
-    refusals: tuple[Code, ...] = ()
-
-
+_CREATED = ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires")
+_CALLED = ("Location", "Preference-Applied", "Idempotency-Replayed", "Idempotency-Key-Expires")
 _JOB = Answer("The job.", JobView, headers=("ETag",))
 _WAIT = {"wait": query.seconds("Answer when the job is done, or after so many seconds (up to 300).")}
 _FROM = query.number("First number to give; 1 = from the start. Last-Event-ID wins over it.", 1)
@@ -76,10 +27,9 @@ _STORING: tuple[Code, ...] = ("draining", "disk_full", "overloaded")
 _ADMITTING: tuple[Code, ...] = ("queue_full", "rate_limited")
 _FINDING: tuple[Code, ...] = ("not_found", "purged")
 _MATCHING: tuple[Code, ...] = ("stale", "bad_query")
-_READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 
 
-def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) -> Route:
+def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer], *refusals: Code) -> Route:
     """A change of one job by POST without a body."""
     return Route(
         method="POST",
@@ -92,22 +42,7 @@ def _verb(verb: str, handler: Handler, doc: str, answers: Mapping[int, Answer]) 
         takes_body=True,
         body=api_jobs.Nothing,
         headers=("If-Match",),
-        refusals=(*_FINDING, *_READING, *_STORING, *_MATCHING, "conflict"),
-    )
-
-
-def _look(
-    path: str, name: str, handler: Handler, doc: str, shape: Any = None, *, open_: bool = False
-) -> Route:
-    """A plain GET of JSON."""
-    return Route(
-        method="GET",
-        path=path,
-        name=name,
-        handler=handler,
-        doc=doc,
-        answers={200: Answer(doc, shape)},
-        scope=None if open_ else "read",
+        refusals=(*_FINDING, *READING, *_STORING, *_MATCHING, "conflict", *refusals),
     )
 
 
@@ -123,27 +58,30 @@ _JOBS = (
             201: Answer(
                 "Accepted and kept.",
                 JobView,
-                (_JSON, *_STREAMED),
-                ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires", *_LIMITED),
+                (JSON, *_STREAMED),
+                (*_CREATED, *_LIMITED),
+                line="Event",
             ),
             200: Answer(
                 "The same key and body before: the same job.",
                 JobView,
-                (_JSON, *_STREAMED),
-                ("Location", "ETag", "Idempotency-Replayed", "Idempotency-Key-Expires", *_LIMITED),
+                (JSON, *_STREAMED),
+                (*_CREATED, "Idempotency-Replayed", *_LIMITED),
+                line="Event",
             ),
         },
         takes_body=True,
         body=Submit,
         headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
         refusals=(
-            *_READING,
+            *READING,
             *_STORING,
             *_ADMITTING,
             "bad_query",
             "no_such_task",
             "invalid_args",
             "key_reused",
+            *_FINDING,
         ),
     ),
     Route(
@@ -152,7 +90,7 @@ _JOBS = (
         name="jobs.list",
         handler=api_jobs.look,
         doc="A page of jobs by filter, newest first; or, with id, these jobs as whole rows.",
-        answers={200: Answer("jobs, next (null on the last page), and with id: missing.")},
+        answers={200: Answer("The jobs.", shapes.JobPage)},
         query={
             "id": query.ids("Ids joined by commas."),
             "wait": query.seconds(
@@ -160,8 +98,8 @@ _JOBS = (
             ),
             "until": query.one_of("With id and wait.", "any", "all"),
             "state": query.some_of("States joined by commas.", *STATES),
-            "task": query.text("Name of a task."),
-            "queue": query.text("Name of a queue."),
+            "task": query.name("Name of a task."),
+            "queue": query.name("Name of a queue."),
             "label.": query.label("label.x=y: jobs whose label x is y."),
             "since": query.time("Submitted at or after this time."),
             "cursor": query.text("`next` of the page before."),
@@ -181,6 +119,7 @@ _JOBS = (
             200: Answer(
                 "{line, id} (with full=1 {line, id, job}) or {line, problem}; "
                 "then, with follow=out, {line, id, state, result, error}.",
+                line="BulkAnswer",
                 media=(NDJSON,),
                 headers=_LIMITED,
             )
@@ -196,9 +135,10 @@ _JOBS = (
         takes_body=True,
         body=Submit,
         body_media=(NDJSON,),
+        line=Submit,
         streams=True,
         headers=("X-Request-ID", "traceparent"),
-        refusals=(*_READING, *_STORING, *_ADMITTING, "no_such_task", "invalid_args", "key_reused"),
+        refusals=(*READING, *_STORING, *_ADMITTING, "no_such_task", "invalid_args", "key_reused"),
     ),
     Route(
         method="GET",
@@ -206,7 +146,10 @@ _JOBS = (
         name="jobs.get",
         handler=api_jobs.get,
         doc="A job. With wait and If-None-Match: answered at the next revision.",
-        answers={200: _JOB, 304: Answer("Not changed since the revision of If-None-Match.", media=())},
+        answers={
+            200: _JOB,
+            304: Answer("Not changed since the revision of If-None-Match.", media=(), headers=("ETag",)),
+        },
         query=_WAIT,
         shared=True,
         headers=("If-None-Match",),
@@ -233,9 +176,9 @@ _JOBS = (
         answers={200: _JOB},
         takes_body=True,
         body=Patch,
-        body_media=(_JSON, "application/merge-patch+json"),
+        body_media=(JSON, "application/merge-patch+json"),
         headers=("If-Match",),
-        refusals=(*_FINDING, *_READING, *_MATCHING, "precondition_required", "conflict", "disk_full"),
+        refusals=(*_FINDING, *READING, *_MATCHING, "precondition_required", "conflict", "disk_full"),
     ),
     Route(
         method="GET",
@@ -243,7 +186,10 @@ _JOBS = (
         name="jobs.result",
         handler=api_jobs.result,
         doc="The bare result.",
-        answers={200: Answer("The result."), 202: Answer("Not yet.", JobView, headers=("Retry-After",))},
+        answers={
+            200: Answer("The result."),
+            202: Answer("Not yet.", JobView, headers=("Retry-After", "ETag")),
+        },
         query=_WAIT,
         shared=True,
         refusals=(*_FINDING, "job_failed"),
@@ -254,7 +200,10 @@ _JOBS = (
         name="jobs.events",
         handler=streams.events,
         doc="The events of a job from the start or from a number, live to its end.",
-        answers={200: Answer("Events.", media=_STREAMED), 204: Answer("Nothing more will come.", media=())},
+        answers={
+            200: Answer("Events.", line="Event", media=_STREAMED),
+            204: Answer("Nothing more will come.", media=()),
+        },
         query={
             "from": _FROM,
             "kinds": query.some_of("Only these kinds.", *EVENT_KINDS),
@@ -271,7 +220,9 @@ _JOBS = (
         name="jobs.stream",
         handler=streams.stream,
         doc="The items of one stream, live to the end.",
-        answers={200: Answer("Items.", media=(NDJSON, SSE, "application/octet-stream"))},
+        answers={
+            200: Answer("Items.", line="Item", media=(NDJSON, SSE, "application/octet-stream")),
+        },
         query={
             "from": _FROM,
             "epoch": query.one_of(
@@ -295,13 +246,15 @@ _JOBS = (
         takes_body=True,
         body=api_jobs.Cancel,
         headers=("If-Match",),
-        refusals=(*_FINDING, *_READING, *_MATCHING, "conflict", "cannot_kill", "disk_full"),
+        refusals=(*_FINDING, *READING, *_MATCHING, "conflict", "cannot_kill", "disk_full"),
     ),
     _verb(
         "retry",
         api_jobs.retry,
         "A new job like this final one.",
         {201: Answer("The new job.", JobView, headers=("Location", "ETag"))},
+        "no_such_task",
+        "invalid_args",
     ),
     _verb("run", api_jobs.run_now, "Queue a scheduled or retrying job now.", {200: _JOB}),
     Route(
@@ -310,18 +263,18 @@ _JOBS = (
         name="jobs.attempts",
         handler=api_jobs.attempts,
         doc="All attempts at a job, in order.",
-        answers={200: Answer("attempts.", dict[str, list[api_jobs.AttemptView]])},
+        answers={200: Answer("The attempts.", shapes.Attempts)},
         refusals=_FINDING,
     ),
 )
 
 _TASKS = (
-    _look(
+    look(
         "/v1/tasks",
         "tasks.list",
         api_tasks.tasks,
         "What can be submitted.",
-        dict[str, list[api_tasks.TaskView]],
+        shapes.Tasks,
     ),
     Route(
         method="GET",
@@ -339,11 +292,12 @@ _TASKS = (
         scope="submit",
         handler=api_tasks.call,
         doc="Submit with the body as arguments and wait for the bare result (60 s, or Prefer: wait=N).",
-        answers={200: Answer("The result.", headers=("Location", "Preference-Applied", *_LIMITED))},
+        answers={200: Answer("The result.", headers=(*_CALLED, *_LIMITED))},
         takes_body=True,
+        body="Args",
         headers=("Idempotency-Key", "Prefer", "X-Request-ID", "traceparent"),
         refusals=(
-            *_READING,
+            *READING,
             *_STORING,
             *_ADMITTING,
             "bad_query",
@@ -352,68 +306,11 @@ _TASKS = (
             "key_reused",
             "job_failed",
             "wait_over",
+            *_FINDING,
         ),
+        refusal_headers={424: ("Location", "Preference-Applied"), 504: ("Location", "Preference-Applied")},
     ),
 )
 
-_DAEMON = (
-    _look(
-        "/v1/workers", "workers", api_daemon.workers, "The workers.", dict[str, list[api_daemon.WorkerView]]
-    ),
-    _look("/v1/executors", "executors", api_daemon.executors, "What each executor can and cannot do."),
-    _look("/v1/info", "info", api_daemon.info, "Version, durability, limits, defaults.", api_daemon.InfoView),
-    Route(
-        method="POST",
-        path="/v1/reload",
-        name="reload",
-        scope="operate",
-        whole_daemon=True,
-        handler=api_daemon.reload,
-        doc="Replace the workers by new ones with the code as it is now; no job is lost.",
-        answers={200: Answer("The tasks in force.", api_daemon.ReloadView)},
-        refusals=("conflict", "draining"),
-    ),
-    Route(
-        method="GET",
-        path="/livez",
-        name="livez",
-        handler=api_daemon.livez,
-        doc="200 as long as the daemon answers.",
-        answers={200: Answer("It lives.", media=("text/plain",))},
-        scope=None,
-    ),
-    Route(
-        method="GET",
-        path="/healthz",
-        name="healthz",
-        handler=api_daemon.livez,
-        doc="The same as /livez.",
-        answers={200: Answer("It lives.", media=("text/plain",))},
-        scope=None,
-    ),
-    Route(
-        method="GET",
-        path="/readyz",
-        name="readyz",
-        handler=api_daemon.readyz,
-        doc="Whether jobs can be taken and run; with verbose (and a token) why not.",
-        answers={
-            200: Answer("Ready.", media=("text/plain", _JSON)),
-            503: Answer("Not ready.", media=("text/plain", _JSON)),
-        },
-        query={"verbose": query.flag("List the checks.")},
-        scope=None,
-    ),
-    Route(
-        method="GET",
-        path="/metrics",
-        name="metrics",
-        handler=api_daemon.metrics,
-        doc="Figures for Prometheus.",
-        answers={200: Answer("The text format.", media=("text/plain",))},
-        refusals=("overloaded",),
-    ),
-)
-
-ROUTES: tuple[Route, ...] = (*_JOBS, *_TASKS, *_DAEMON)
-"""All but `/openapi.json`, which is made from them."""
+ROUTES: tuple[Route, ...] = (*_JOBS, *_TASKS, *DAEMON_ROUTES, *TOKEN_ROUTES)
+"""All but those that serve the description made from them (`contract.served`)."""

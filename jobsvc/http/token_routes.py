@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jobsvc.http import api_tokens
-from jobsvc.http.routes import Answer, Route
-from jobsvc.model.errors import Code
+from jobsvc.http.route import READING, Answer, Route
 
-_READING: tuple[Code, ...] = ("bad_json", "invalid_field", "media_type", "too_large")
 _MADE = Answer("The new token; its text is shown this once.", api_tokens.NewTokenView, headers=("Location",))
 
 TOKEN_ROUTES: Final[tuple[Route, ...]] = (
@@ -31,7 +29,7 @@ TOKEN_ROUTES: Final[tuple[Route, ...]] = (
         answers={201: _MADE},
         takes_body=True,
         body=api_tokens.TokenIn,
-        refusals=(*_READING, "conflict", "disk_full", "overloaded"),
+        refusals=(*READING, "conflict", "disk_full", "overloaded"),
     ),
     Route(
         method="GET",
@@ -72,7 +70,7 @@ TOKEN_ROUTES: Final[tuple[Route, ...]] = (
         answers={201: _MADE},
         takes_body=True,
         body=api_tokens.Rotate,
-        refusals=(*_READING, "not_found", "conflict", "disk_full", "overloaded"),
+        refusals=(*READING, "not_found", "conflict", "disk_full", "overloaded"),
     ),
     Route(
         method="POST",
@@ -83,6 +81,6 @@ TOKEN_ROUTES: Final[tuple[Route, ...]] = (
         answers={201: Answer("The ticket, and the path of the events with it.", api_tokens.TicketView)},
         takes_body=True,
         body=api_tokens.ShareIn,
-        refusals=(*_READING, "not_found", "purged"),
+        refusals=(*READING, "not_found", "purged"),
     ),
 )

@@ -5,11 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, said by the Z: isoformat would write +00:00
+TIME_MIN_US = 0
+"""Earliest time that a client may name: an older one is a mistake."""
+TIME_MAX_US = 253_402_300_799_999_999
+"""Latest one, the end of the year 9999: RFC 3339 has no later one, though an offset can lead beyond it."""
 
 
 def time_text(us: int) -> str:
-    """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of microseconds since the epoch."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ` of microseconds since the epoch. What no such text can say is shown as the nearest
+    that can: a stored time must never keep its row from being read.
+    """  # fmt: skip
+    moment = _NAIVE_EPOCH + timedelta(microseconds=min(max(us, TIME_MIN_US), TIME_MAX_US))
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def time_us(moment: datetime) -> int:

@@ -19,8 +19,10 @@ from jobsvc.model.sealing import masked
 from jobsvc.model.states import FINAL, State
 from jobsvc.model.task import Backoff, OnLost, Policy, Timeouts
 
-NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
-"""Names of tasks and queues."""
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$(?!\n)"
+"""Names of tasks and queues. `$` alone would let a newline at the end pass here, though not where JSON Schema is read
+elsewhere.
+"""
 
 Seconds = Annotated[float, Meta(ge=0, le=limits.DURATION_MAX_S)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=limits.DURATION_MAX_S)]

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from jobsvc.http.routes import Route
+from jobsvc.http.route import Route
 from jobsvc.model.access import SCOPES, Scope
 from jobsvc.model.ids import id_text
 from tests.http.house import House

@@ -82,7 +82,7 @@ def test_every_token_may_ask_who_it_is(house: House) -> None:
         ({"tenant": "a\n"}, "/tenant"),
         ({"tenant": None}, "/tenant"),
         ({"tasks": ["os:system"]}, "/tasks/0"),
-        ({"tasks": ["echo\n"]}, "/tasks"),
+        ({"tasks": ["echo\n"]}, "/tasks/0"),
         ({"queues": ["q"] * 101}, "/queues"),
         ({"ttl_s": 0}, "/ttl_s"),
         ({"ttl_s": 1e12}, "/ttl_s"),
