@@ -7,13 +7,11 @@ queue it again → workers end → streams get their last event, listeners close
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import secrets
 import signal
 import sys
-import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -48,6 +46,7 @@ from jobsvc.pool.rows import flaws, usable
 from jobsvc.pool.supervision import Pool, PoolConfig
 from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Worker, WorkerKind
+from jobsvc.runtime.ending import Ending
 from jobsvc.runtime.refusal import found, refusal, terminal
 from jobsvc.runtime.signals import Signals
 from jobsvc.runtime.systemd import Notifier
@@ -171,7 +170,7 @@ class Daemon(Service):
         reread = partial(self._file_thread.run, self._listeners.reread_certificates)
         self.upkeep.on_hangup.append(("certificates", reread))
         self.is_ready = False
-        self._status = 0  # to end with
+        self._ending = Ending(reactor)
         self._watch: ModuleWatch | None = None
 
     # -- start
@@ -265,26 +264,9 @@ class Daemon(Service):
         terminal().flush()
         self.is_ready = False
         if self._owns_process:
-            self._end_with(1)
+            self._ending.with_status(1)
             with suppress(ReactorNotRunning):  # it is stopping already
                 self._reactor.stop()
-
-    def _end_with(self, status: int) -> None:
-        """Neither launcher lets a service choose the exit status: take it when all has been shut down. A
-        failure is never undone by what went well.
-        """  # fmt: skip
-        self._status = max(self._status, status)
-
-        def leave() -> None:
-            status = self._status
-            logging_done = getattr(self._reactor, "_exitSignal", None)
-            if status == 0 and logging_done is not None:
-                # A clean drain after SIGTERM is a success: without this the launcher would raise the signal again.
-                self._reactor._exitSignal = None  # noqa: SLF001 - no public door (Twisted 26.10, _twistd and _twist)
-            elif status:
-                os._exit(status)
-
-        self._reactor.addSystemEventTrigger("after", "shutdown", leave)
 
     # -- while it runs
 
@@ -376,29 +358,17 @@ class Daemon(Service):
         """Drain and stop; see the module. A second signal shortens the wait to nothing."""
         super().stopService()
         self.upkeep.stopping()
-        self._arm_watchdog()
         if self._owns_process:
+            self._ending.within(self.config.drain_s + EXIT_MARGIN_S, self._last_words)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._reactor.callFromThread(self._second_signal))
             if self.is_ready:
-                self._end_with(0)
+                self._ending.with_status(0)
         return Deferred.fromCoroutine(self._stop())
 
-    def _arm_watchdog(self) -> None:
-        """The process ends, whatever hangs."""
-        limit_s = self.config.drain_s + EXIT_MARGIN_S
-        self._stopped = threading.Event()
-
-        def watch() -> None:
-            if not self._stopped.wait(limit_s):
-                os.write(2, b"jobsvc: the stop hangs; leaving\n")
-                faulthandler.dump_traceback(2)  # all threads: one of them is why
-                if self.log is not None:
-                    self.log.end()
-                os._exit(1)
-
-        if self._owns_process:
-            threading.Thread(target=watch, name="stop-watchdog", daemon=True).start()
+    def _last_words(self) -> None:
+        if self.log is not None:
+            self.log.end()
 
     def _second_signal(self) -> None:
         if self._hurry is not None and not self._hurry.called:
@@ -436,7 +406,7 @@ class Daemon(Service):
             )
         finally:
             self.folder.release()
-            self._stopped.set()
+            self._ending.over()
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()

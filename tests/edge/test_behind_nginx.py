@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from tests.edge.rows import CHUNKED, FRAMING, GOOD, get, head, post
 from tests.edge.talk import Front, Talker
+from tests.needed import program
 
 CONFIG = """\
 {user}
@@ -65,13 +65,10 @@ UNSENT = ("B07", "B26")
 @pytest.fixture
 def nginx(front: Front, tmp_path: Path) -> Iterator[Path]:
     """A proxy in front of the server; its folder, with its socket and its log."""
-    program = shutil.which("nginx")
-    if program is None:
-        pytest.skip("nginx is not installed")
     user = "user root;" if os.geteuid() == 0 else ""
     config = tmp_path / "nginx.conf"
     config.write_text(CONFIG.format(user=user, port=front.port("tcp"), folder=tmp_path))
-    command = [program, "-p", str(tmp_path), "-c", str(config)]
+    command = [program("nginx"), "-p", str(tmp_path), "-c", str(config)]
     subprocess.run(command, check=True, capture_output=True)  # returns when it listens
     yield tmp_path
     subprocess.run([*command, "-s", "stop"], check=True, capture_output=True)

@@ -29,7 +29,7 @@ def test_wildcards_and_patterns_are_plain_text(house: House) -> None:
     for value in ("%", "_", "x%", "(x+x+)+y" * 20, "x' OR '1'='1", "*"):
         for name in ("task", "queue", "label.a"):
             page = house.ask("GET", f"/v1/jobs?{name}={quote(value)}")
-            if name == "label.a":
+            if name == "label.a" or value == "_":
                 assert (page.status, page.json()["jobs"]) == (200, []), value
             else:  # what can be no name is a mistake, not an empty list
                 assert (page.status, page.json()["code"]) == (400, "bad_query"), value
