@@ -52,7 +52,12 @@ class _Walk:
         self._torn: tuple[str, str] | None = (
             None  # (place, hash) of a line that the next record must own up to
         )
-        self._begins: str | None = None  # where the log says that its oldest record is
+        self._begun_changed = False  # whether the first line is none
+        self._changed = (
+            0  # lines behind the last whole record that are none: they stand where records are missing
+        )
+        # Number of the oldest record: the first of all, or the one that a rotation has told; None when it told none.
+        self._begins: int | None = 1
 
     def line(self, place: str, text: bytes) -> None:
         """The next one."""
@@ -66,11 +71,13 @@ class _Walk:
         self._settle_torn(record)
         self._follow(place, record, digest)
         self._head = Head(record.seq, digest)
+        self._changed = 0
         self._report.first = self._report.first or record.seq
         self._report.last = record.seq
         self._report.records += 1
         if record.what == ROTATED:
-            self._begins = record.target
+            told = record.target
+            self._begins = int(told) if told is not None and told.isascii() and told.isdigit() else None
 
     def end(self) -> None:
         """There are no more."""
@@ -78,9 +85,9 @@ class _Walk:
         last = self._report.last
         newest = max(self._heads, default=0)
         if newest > last:
-            self.problem(f"records {last + 1} to {newest} are missing at the end: the database knows of them")
-        if self._begins is not None and self._begins != str(self._report.first):
-            self.problem(f"records {self._begins} to {self._report.first - 1} are missing at the beginning")
+            self.problem(f"{_missing(last + 1, newest)} at the end: the database knows of them")
+        if self._begins is not None and self._report.first > self._begins and not self._begun_changed:
+            self.problem(f"{_missing(self._begins, self._report.first - 1)} at the beginning")
 
     def problem(self, words: str) -> None:
         """Note it."""
@@ -95,17 +102,18 @@ class _Walk:
         (words, digest), self._torn = self._torn, None
         if record is None or record.what != TORN or record.target != digest:
             self.problem(words)
+            self._changed += 1
 
     def _follow(self, place: str, record: Record, digest: str) -> None:
         head = self._head
         if head is None:
+            self._begun_changed = bool(self._changed)
             known = self._heads.get(record.seq - 1, GENESIS if record.seq == 1 else None)
             if known is not None and known != record.prev:
                 self.problem(f"{place}: record {record.seq} does not follow the one that the database knows")
         elif record.seq > head.seq + 1:
-            self.problem(
-                f"{place}: records {head.seq + 1} to {record.seq - 1} are missing before record {record.seq}"
-            )
+            if record.seq - head.seq - 1 > self._changed:  # else they are there, and told to be changed
+                self.problem(f"{place}: {_missing(head.seq + 1, record.seq - 1)} before record {record.seq}")
         elif record.seq <= head.seq:
             self.problem(
                 f"{place}: record {record.seq} stands behind record {head.seq}: out of order, or twice"
@@ -134,7 +142,15 @@ def check(folder: Path) -> AuditReport:
     for place, text in _lines(path):
         walk.line(place, text)
     walk.end()
+    if not report.records and not (folder / DATABASE_FILE).exists() and not files(path):
+        walk.problem(
+            f"{folder} holds neither an audit log nor a database: name the data directory of a daemon"
+        )
     return report
+
+
+def _missing(first: int, last: int) -> str:
+    return f"record {first} is missing" if first == last else f"records {first} to {last} are missing"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:

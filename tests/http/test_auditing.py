@@ -274,11 +274,12 @@ def empty(lines: list[bytes]) -> None:
     [
         (edit, "audit.log line 5 (after record 4): its text was changed"),
         (rehash, "record 6 does not follow record 5: one of them was replaced"),
-        (delete, "records 5 to 5 are missing before record 6"),
-        (reorder, "records 5 to 5 are missing before record 6"),
+        (delete, "record 5 is missing before record 6"),
+        (reorder, "record 5 is missing before record 6"),
         (repeat, "record 5 stands behind record 5: out of order, or twice"),
         (shorten, "records 7 to 9 are missing at the end"),
         (cut, "audit.log line 9 (after record 8)"),
+        (behead, "records 1 to 2 are missing at the beginning"),
         (empty, "records 1 to 9 are missing at the end"),
     ],
 )
@@ -290,6 +291,31 @@ def test_tampering_is_noticed(house: Audited, tamper: Callable[[list[bytes]], No
     report = check_of(house)
     assert not report.ok
     assert words in report.problems[0]
+
+
+def test_a_changed_record_is_not_called_missing_too(house: Audited) -> None:
+    """One deed, one problem, so that whoever reads it looks for one."""
+    lines = filled(house)
+    for change in (0, 4):
+        changed = list(lines)
+        changed[change] = changed[change].replace(b'"who":"test"', b'"who":"fest"')
+        (house.folder / "audit.log").write_bytes(b"".join(changed))
+        [problem] = check_of(house).problems
+        assert "its text was changed" in problem
+    del changed[6]  # beside another that is gone
+    changed[4] = b"no record\n"
+    (house.folder / "audit.log").write_bytes(b"".join(changed))
+    assert [problem.partition(": ")[2] for problem in check_of(house).problems] == [
+        "it does not end with its hash",
+        "record 7 is missing before record 8",
+    ]
+
+
+def test_a_folder_without_a_daemon_is_not_called_whole(tmp_path: Path) -> None:
+    """Who checks the wrong folder must not hear that all is well."""
+    report = check(tmp_path)
+    assert not report.ok
+    assert "name the data directory" in report.problems[0]
 
 
 def test_a_removed_beginning_is_noticed(tmp_path: Path) -> None:
