@@ -60,6 +60,24 @@ def test_a_full_queue(small: House) -> None:
     assert stored(small) == 4
 
 
+def test_a_replay_needs_no_room(small: House) -> None:
+    """Who sends a kept job again by its key gets it, also beside a full queue; another body is told so."""
+    key = {"Idempotency-Key": "k"}
+    job = small.ask("POST", "/v1/jobs", KEPT, key).json()
+    for _ in range(3):
+        small.ask("POST", "/v1/jobs", KEPT)
+    assert small.ask("POST", "/v1/jobs", KEPT, {"Idempotency-Key": "new"}).status == 429
+    again = small.ask("POST", "/v1/jobs", KEPT, key)
+    assert (again.status, again.json()["id"], again.headers["idempotency-replayed"]) == (
+        200,
+        job["id"],
+        "true",
+    )
+    other = small.ask("POST", "/v1/jobs", KEPT | {"priority": 1}, key)
+    assert (other.status, other.json()["code"]) == (422, "key_reused")
+    assert stored(small) == 4
+
+
 def test_reads_and_cancels_go_on(small: House) -> None:
     """What is there can be looked at and cancelled, which makes room."""
     jobs = [small.ask("POST", "/v1/jobs", KEPT).json() for _ in range(4)]
