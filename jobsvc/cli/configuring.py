@@ -70,7 +70,10 @@ def _show(shell: Shell, /, *, given: dict[str, Any], origin: bool) -> int:
 @pass_shell
 @with_given
 def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
-    """Say whether a daemon would start with these settings; nothing is started or written.
+    """Say whether these settings are good; nothing is started or written.
+
+    What only a start can tell is not looked at: whether the modules load, whether addresses and files can be used.
+    jobsvc doctor looks at files and folders.
 
     FILE goes before --config. Everything that is wrong is told in one go; then the exit code is 1.
     """
@@ -79,7 +82,7 @@ def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
     if file is not None:
         given["config"] = file
     settings = gather(given, os.environ)
-    problems = [*settings.problems, *_open_listeners(settings)]
+    problems = [*settings.problems, *_bad_listeners(settings), *_open_listeners(settings)]
     if not shell.drawing:
         shell.value(
             {
@@ -95,6 +98,19 @@ def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
     where = settings.by_name["config"].value or "no file, only options and variables"
     click.echo(f"{where}: {f'{len(problems)} to be mended' if problems else 'good'}")
     return exits.FAILED if problems else exits.OK
+
+
+def _bad_listeners(settings: Settings) -> list[str]:
+    """Which listeners nobody could open. Of kinds that plugins of Twisted bring only a start can tell."""
+    from jobsvc.http.endpoints import EndpointError, parse
+
+    found: list[str] = []
+    for text in settings.config.listen:
+        try:
+            parse(text)
+        except EndpointError as error:
+            found.append(f"{settings.by_name['listen'].origin}: listen: {text}: {error}")
+    return found
 
 
 def _open_listeners(settings: Settings) -> list[str]:

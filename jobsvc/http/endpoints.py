@@ -21,6 +21,7 @@ PORT_MAX = 65_535
 MODE_MAX = 0o777
 
 _TCP_OPTIONS = frozenset(("interface", "backlog"))
+_TCP_NAMES = ("port", "interface", "backlog")
 _SSL_OPTIONS = _TCP_OPTIONS | {"privateKey", "certKey", "extraCertChain", "clientCA"}
 _TLS_OPTIONS = _TCP_OPTIONS | {"port"}
 _UNIX_OPTIONS = frozenset(("mode", "backlog", "lockfile"))
@@ -48,7 +49,8 @@ class UnixEndpoint(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
-    """The endpoint that `text` names; None where it is of a kind that Twisted opens (`tcp:`, `systemd:`).
+    """The endpoint that `text` names; None where it is of a kind that Twisted opens (`tcp:`, `systemd:`). Of `tcp:` the
+    options are judged here too: Twisted's refusals are written for programmers.
 
     `ssl:8787:privateKey=key.pem:certKey=cert.pem:extraCertChain=chain.pem:clientCA=ca.pem:interface=0.0.0.0`,
     `tls:/etc/certificates:port=8787:interface=::`, `unix:/run/jobsvc.sock:mode=660`. A backslash before a colon makes
@@ -58,6 +60,13 @@ def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
         EndpointError: an unknown option, or a value out of its range.
     """
     kind, positional, options = taken_apart(text)
+    if kind.isdigit():
+        raise EndpointError(f"the kind comes first: tcp:{kind}:interface=127.0.0.1")
+    if kind in ("tcp", "tcp6"):
+        _known(kind, positional, options, _TCP_NAMES, _TCP_OPTIONS, needed=1)
+        _number("port", options["port"], PORT_MAX)
+        _number("backlog", options.get("backlog", str(BACKLOG)))
+        return None
     if kind == "ssl":
         _known(kind, positional, options, ("port",), _SSL_OPTIONS)
         key = Path(options.get("privateKey", "server.pem"))
@@ -117,14 +126,23 @@ def _plain(text: str) -> str:
 
 
 def _known(
-    kind: str, positional: list[str], options: dict[str, str], names: tuple[str, ...], known: frozenset[str]
+    kind: str,
+    positional: list[str],
+    options: dict[str, str],
+    names: tuple[str, ...],
+    known: frozenset[str],
+    needed: int | None = None,
 ) -> None:
-    """Name what stands alone, refuse what nobody knows."""
+    """Name what stands alone, refuse what nobody knows; the first `needed` of `names` must be there, or all."""
+    if options.get("interface") == "":
+        raise EndpointError(
+            "interface is empty; a colon within an address is written \\:, as in interface=\\:\\:1"
+        )
     for name, value in zip(names, positional, strict=False):
         options.setdefault(name, value)
     if len(positional) > len(names):
         raise EndpointError(f"{positional[len(names)]!r} has no name; options are written name=value")
-    for name in names:
+    for name in names[:needed]:
         if not options.get(name):
             raise EndpointError(f"{kind}: needs a {name}")
     for name in options:

@@ -353,6 +353,13 @@ def test_texts_are_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("tcp:eight", "port=eight: a number from 0"),
+        ("tcp:8787:iface=::1", "tcp: has no option iface; it has backlog, interface"),
+        ("tcp6:interface=\\:\\:1", "tcp6: needs a port"),
+        ("tcp:1:\\:\\:1:50:x", "'x' has no name"),
+        ("tcp:1:interface=::1", r"interface is empty; a colon within an address is written \\:, as"),
+        ("ssl:1:interface=::1", "interface is empty"),
+        ("8787", "tcp:8787:interface=127.0.0.1"),
         ("ssl:8787:sslmethod=SSLv3", "has no option sslmethod"),
         ("ssl:", "needs a port"),
         ("ssl:eight", "a number from 0"),
