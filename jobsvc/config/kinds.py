@@ -83,7 +83,7 @@ def number(high: float, unit: str) -> Kind:
         except ValueError:
             raise ConfigError(f"{text!r} is not a number of {unit}") from None
         if not (isfinite(value) and 0 <= value <= high):
-            raise ConfigError(f"{text} is not between 0 and {high:g} {unit}")
+            raise ConfigError(f"{text} is not between 0 and {high:.0f} {unit}")
         return value
 
     return Kind(f"a number of {unit}", (int, float), parse)

@@ -105,7 +105,8 @@ def gather(
             entries = files.read(place.value, os.geteuid() if uid is None else uid)
         except ConfigError as error:
             problems.append(str(error))
-    has_tasks = False
+    # A file that cannot be read may name them.
+    has_tasks = bool(problems)
     for option in SETTINGS:
         strongest = next(_sources(option, given, environ, path, entries), None)
         if strongest is None:

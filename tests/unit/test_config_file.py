@@ -132,6 +132,7 @@ def test_precedence_and_origins(place: Place) -> None:
         ("threads = 0", ":2: threads: 0 is not between 1 and 4096"),
         ("threads = [3]", ":2: threads: must be a whole number, not an array"),
         ("threads = 2030-01-01", ":2: threads: must be a whole number, not a date or a time"),
+        ("submit_rate = -1", ":2: submit_rate: -1 is not between 0 and 1000000 jobs per second"),
         ("drain_s = nan", ":2: drain_s: nan is not between 0 and 86400 seconds"),
         ('drain_s = "30s"', ":2: drain_s: must be a number of seconds, not text ('30s')"),
         ('max_rss = "2 cows"', ":2: max_rss: '2 cows' is no number of bytes; write 4096, 64K, 512M or 1G"),
