@@ -76,12 +76,18 @@ class Gate:
             return
         principal = request.principal
         if principal is None or (scope != "any" and not principal.may(scope)):
+            if principal is not None and principal.job is not None:
+                raise Challenge(
+                    "forbidden", "A ticket lets look at its job; to change anything, send a token."
+                )
             raise lacks(scope)
 
     def _by_ticket(self, request: Request, text: bytes) -> Principal:
         ticket = self._tickets.read(text)
         if ticket is None:
-            self._refuse_wrong(request)
+            self._refuse_wrong(
+                request, "This ticket is not valid here; POST /v1/jobs/{id}/share makes another."
+            )
         now = self._now_us()
         grant = self._registry.get(ticket.token)
         if now >= ticket.expires_at:
@@ -92,15 +98,15 @@ class Gate:
             token=grant.token.id, tenant=grant.token.tenant, scopes=frozenset(("read",)), job=ticket.job
         )
 
-    def _refuse_wrong(self, request: Request) -> NoReturn:
+    def _refuse_wrong(self, request: Request, words: str = "This token is not valid here.") -> NoReturn:
         """Nobody's token, or the wrong secret: not told which."""
         if not self._registry.loaded:
             raise JobsvcError("overloaded", "The daemon is starting.", retry_after_s=START_RETRY_S)
         wait_s = self._wrong.count(request.client)
         if wait_s is not None:
-            words = "Too many wrong tokens came from this address; a good one is let in at once."
-            raise JobsvcError("rate_limited", words, retry_after_s=wait_s)
-        raise invalid_token("This token is not valid here.")
+            many = "Too many wrong tokens came from this address; a good one is let in at once."
+            raise JobsvcError("rate_limited", many, retry_after_s=wait_s)
+        raise invalid_token(words)
 
 
 _ENDED: Final = {"revoked": "been revoked", "expired": "expired"}

@@ -86,6 +86,10 @@ def test_a_ticket_is_no_token(house: House) -> None:
     both = house.ask("GET", f"{base}?ticket={text}")
     assert (both.status, both.json()["code"]) == (400, "bad_query")
     assert bare(house, "GET", f"{base}?ticket={text}&ticket={text}").status == 400
+    wrong = bare(house, "GET", f"{base}?ticket=x{text}")
+    assert (wrong.status, wrong.json()["detail"].partition(";")[0]) == (401, "This ticket is not valid here")
+    cancel = bare(house, "POST", f"{base}/cancel?ticket={text}")
+    assert (cancel.status, "ticket" in cancel.json()["detail"]) == (403, True)
     for query in (f"token={text}", f"Ticket={text}", f"%74icket={text}", f"xticket={text}"):
         assert bare(house, "GET", f"{base}?{query}").status in (400, 401)
 
