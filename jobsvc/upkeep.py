@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from jobsvc import dump
 from jobsvc.health import Answer, Checks
+from jobsvc.http.certificates import BadCertificate
 from jobsvc.logs.takeover import Log
 from jobsvc.model.errors import JobsvcError
 from jobsvc.runtime.signals import Signals
@@ -179,6 +180,11 @@ class Upkeep:
                 continue
             try:
                 done = await maybeDeferred(hook)
+            except (
+                BadCertificate
+            ) as error:  # the operator's matter: no traceback helps, and the text says it all
+                self._log.error("{problem}", problem=str(error), action="reread_failed")
+                failed.append(f"{what}: {error}")
             except Exception as error:  # noqa: BLE001 - of whatever room; the old goes on, and all is told
                 self._log.failure(
                     "{what} could not be read again: the old one goes on", what=what, action="reread_failed"

@@ -123,7 +123,7 @@ class Listeners:
         """Read keys and certificates again: new connections get them, open ones go on with theirs. On any thread.
 
         Returns:
-            What could not be used, a line each (also logged): there the old ones stay in use.
+            What could not be used, a line each: there the old ones stay in use.
         """
         problems = []
         for description, certificates in self._certificates.items():
@@ -131,7 +131,6 @@ class Listeners:
                 certificates.reload()
             except BadCertificate as error:
                 problems.append(f"--listen {description}: {error}; the certificate in use stays")
-                self._log.error("{problem}", problem=problems[-1], action="certificate_refused")
             else:
                 self._log.info(
                     "{listener}: certificate read again, good until {until}",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
+from jobsvc.http.certificates import BadCertificate
 from jobsvc.model.errors import JobsvcError
 from jobsvc.runtime.systemd import Notifier
 from jobsvc.runtime.watchdog import Stall
@@ -55,13 +56,16 @@ def test_hooks_are_run_in_order_whatever_fails(tmp_path: Path, flush_failures: F
         ("certificate", certificate),
         ("broken", lambda: str(1 // 0)),
         ("gone", lambda: fail(FileNotFoundError("no such file"))),
+        ("certificates", lambda: fail(BadCertificate("k.pem cannot be read"))),
         ("audit", lambda: done.append("audit")),
     ]
     failed: list[list[str]] = []
     Deferred.fromCoroutine(upkeep.reread()).addCallback(failed.append)
     assert done == ["certificate", "audit"]
-    assert [words.partition(":")[0] for words in failed[0]] == ["broken", "gone"]
+    assert [words.partition(":")[0] for words in failed[0]] == ["broken", "gone", "certificates"]
+    # What the operator has to mend is told without a traceback.
     assert len(flush_failures(ZeroDivisionError, FileNotFoundError)) == 2
+    assert flush_failures(BadCertificate) == []
 
 
 def test_a_hangup_reloads_and_the_manager_is_told(tmp_path: Path) -> None:
