@@ -104,7 +104,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             raise _nested() from None
         raise wrong_shape(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_json(error) from None
+        raise not_json(error if body else ValueError("it is empty")) from None
     except RecursionError:
         raise not_json(ValueError("nested too deeply")) from None
 

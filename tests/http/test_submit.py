@@ -189,3 +189,8 @@ def test_an_error_of_our_own_is_500_with_a_number_and_no_traceback(house: House,
     assert (reply.status, reply.json()["code"]) == (500, "internal")
     assert b"secret" not in reply.body
     assert len(flush_failures(RuntimeError)) == 1
+
+
+def test_no_body_at_all_is_said_to_be_none(house: House) -> None:
+    """Not that it was cut off."""
+    assert house.ask("POST", "/v1/jobs").json()["detail"] == "The body is not JSON: it is empty."
