@@ -246,7 +246,9 @@ class Pool:
         generation.serve()
         for slot in old:
             slot.retire()
-        self._log.info("reloaded: {report}", report=report, action="reloaded")
+        self._log.info(
+            "reloaded: {report.tasks} tasks; added {report.added}, removed {report.removed}, changed {report.changed}",
+            report=report, action="reloaded")  # fmt: skip
         return report
 
     def replace(self, worker_id: str, *, whole: bool = False) -> Deferred[None]:
