@@ -322,7 +322,7 @@ async function main([task, args = "{}"]) {
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   main(process.argv.slice(2)).catch((error) => {
-    console.error(String(error));
+    console.error(error.cause === undefined ? String(error) : `${error}: ${error.cause.message}`);
     process.exitCode = 1;
   });
 }

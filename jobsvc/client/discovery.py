@@ -12,6 +12,7 @@ import msgspec
 
 from jobsvc.client.errors import Unreachable
 from jobsvc.model.places import (
+    DATA_DIR_VARIABLE,
     ENDPOINT_FILE,
     TOKEN_CREDENTIAL,
     TOKEN_FILE,
@@ -102,7 +103,7 @@ def _from_endpoint(folder: Path, alive: Callable[[int], bool]) -> tuple[str, str
     except FileNotFoundError:
         raise Unreachable(
             f"no daemon found: there is no {path}. Start one (twistd -n jobsvc --tasks MODULE), "
-            f"or name it with a URL or ${URL_VARIABLE}"
+            f"name its data directory in ${DATA_DIR_VARIABLE}, or itself with a URL or ${URL_VARIABLE}"
         ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise Unreachable(f"cannot read {path}: {error}") from error

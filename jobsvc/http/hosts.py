@@ -79,7 +79,10 @@ class HostGuard:
 
 
 def _foreign() -> JobsvcError:
-    return JobsvcError("bad_host", "This host name is not on the list of allowed hosts.")
+    return JobsvcError(
+        "bad_host",
+        "This host name is not on the list of allowed hosts; the daemon's --allowed-host adds one.",
+    )
 
 
 def _cross_site() -> JobsvcError:
