@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from jobsvc.client.blocking import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_GAP: Final = 2
+"""Cells between two columns of a table."""
+_FOLDED_LEAST: Final = 20
+"""Cells that the last column gets also on a narrow terminal: a name is readable then."""
 
 
 class Shell:
@@ -62,7 +67,11 @@ class Shell:
         click.echo(text, err=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table for a person. Only its last column may be wrapped: the others are to be copied, or short."""
+        """A table for a person. Only its last column may be wrapped: the others are to be copied, or short.
+
+        Where a terminal is too narrow for those, the table is wider than it: half an id is of no use.
+        """
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -71,9 +80,14 @@ class Shell:
         for column in columns[:-1]:
             drawn.add_column(column, no_wrap=True)
         drawn.add_column(columns[-1], overflow="fold")
-        for row in rows:
+        lines = list(rows)
+        for row in lines:
             drawn.add_row(*map(Text, row))
-        Console(file=sys.stdout).print(drawn)
+        *whole, last = (max(map(cell_len, column)) for column in zip(columns, *lines, strict=True))
+        least = sum(width + _GAP for width in whole) + max(cell_len(columns[-1]), min(last, _FOLDED_LEAST))
+        console = Console(file=sys.stdout)
+        console.width = max(console.width, least)
+        console.print(drawn, crop=False)
 
 
 def json_option(command: F) -> F:

@@ -120,6 +120,16 @@ def test_list_shows_no_secret(token: Command) -> None:
     assert "kept (tasks: echo)" in rows[1]
 
 
+def test_a_narrow_terminal_takes_nothing_from_an_id(token: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is wider than the terminal then: half an id cannot be revoked."""
+    kept = json.loads(token("create", "kept", "--scope", "read", "--scope", "submit")[1])
+    monkeypatch.setenv("COLUMNS", "30")
+    first, *rows = token("list", terminal=True)[1].splitlines()
+    assert first.split() == ["ID", "STATE", "TENANT", "SCOPES", "EXPIRES", "LAST", "USED", "NAME"]
+    assert rows[1].split() == [kept["id"], "active", "default", "read,submit", "never", "never", "kept"]
+    assert "…" not in "".join(rows)
+
+
 def test_revoke_is_effective_at_once(token: Command) -> None:
     """One bad id does not keep the others from their end; its code is the answer."""
     one, two = (json.loads(token("create", name, "--scope", "read")[1]) for name in ("one", "two"))
