@@ -29,6 +29,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _BOM = b"\xef\xbb\xbf"
 _NUL_ESCAPE = b"\\u0000"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """Databases and C programs behind us take it for the end of the text. An escaped backslash before `u0000` is none."""
 _NDJSON = frozenset((b"application/x-ndjson", b"application/jsonl", b"application/json"))
@@ -104,9 +105,18 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             raise _nested() from None
         raise wrong_shape(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise not_json(error if body else ValueError("it is empty")) from None
+        raise not_json(_in_words(error, body)) from None
     except RecursionError:
         raise not_json(ValueError("nested too deeply")) from None
+
+
+def _in_words(error: Exception, body: bytes) -> Exception:
+    """What msgspec calls cut off, though it is not."""
+    if not body:
+        return ValueError("it is empty")
+    if "truncated" in str(error) and _SURROGATE.search(body) is not None:
+        return ValueError("a string holds half of a surrogate pair, or its end is missing")
+    return error
 
 
 def decode_submit(body: bytes) -> Submit:

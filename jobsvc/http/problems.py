@@ -6,7 +6,7 @@ Must not know routes or the engine: it turns an error into bytes.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from jobsvc.http.limits import ECHO_MAX_CHARS
 from jobsvc.model.errors import Code, JobsvcError
+from jobsvc.model.job import NAME_PATTERN
 
 MEDIA = b"application/problem+json"
 _TYPE_PREFIX = "urn:jobsvc:problem:"
@@ -132,6 +133,15 @@ def not_json(error: Exception) -> JobsvcError:
     return JobsvcError("bad_json", f"The body is not JSON: {str(error) or type(error).__name__}.")
 
 
+_IN_WORDS: Final = {
+    f"Expected `str` matching regex {NAME_PATTERN!r}": (
+        "a name is expected: letters, digits, `_`, `.` and `-`, at most 128 of them, first a letter or `_`"
+    ),
+    "Invalid RFC3339 encoded datetime": "a time with a zone is expected, such as 2026-11-23T12:00:00Z",
+}
+"""What msgspec says for programmers → the same for those who send the request."""
+
+
 def wrong_shape(error: msgspec.ValidationError, root: str = "") -> JobsvcError:
     """JSON of the wrong shape, with a JSON pointer made from msgspec's path.
 
@@ -151,6 +161,9 @@ def pointer_of(message: str) -> tuple[str, str]:
     mapping is not named by msgspec (`[...]`): the pointer then ends at the mapping.
     """
     detail, _, path = message.partition(" - at `$")
+    detail = _IN_WORDS.get(detail, detail)
+    if detail.startswith("Invalid enum value"):
+        detail += "; GET /openapi.json lists what may stand here"
     pointer = ""
     for step in _POINTER_STEP.finditer(path.rstrip("`")):
         if step[2] == "...":

@@ -191,6 +191,21 @@ def test_an_error_of_our_own_is_500_with_a_number_and_no_traceback(house: House,
     assert len(flush_failures(RuntimeError)) == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ('"queue":"a b"', "/queue: a name is expected: letters, digits, "),
+        ('"run_at":"tomorrow"', "/run_at: a time with a zone is expected, such as 2026-"),
+        ('"on_lost":"x"', "/on_lost: Invalid enum value 'x'; GET /openapi.json lists "),
+        ('"labels":{"a":"\\ud800"}', "The body is not JSON: a string holds half of a surrogate pair"),
+    ],
+)
+def test_words_are_for_those_who_send_the_request(house: House, field: str, words: str) -> None:
+    """Neither a pattern nor the name of a standard."""
+    reply = house.ask("POST", "/v1/jobs", raw=f'{{"task":"echo",{field}}}'.encode())
+    assert reply.json()["detail"].startswith(words)
+
+
 def test_no_body_at_all_is_said_to_be_none(house: House) -> None:
     """Not that it was cut off."""
     assert house.ask("POST", "/v1/jobs").json()["detail"] == "The body is not JSON: it is empty."
