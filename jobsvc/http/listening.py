@@ -5,6 +5,7 @@ Opening needs no running reactor, so what is wrong is known before anything has 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
@@ -22,7 +23,7 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     serverFromString,
 )
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -37,6 +38,15 @@ EXPIRES_SOON = timedelta(days=14)
 
 class ListenRefused(Exception):
     """No such listener; the text names the option and says why."""
+
+
+_NOT_LISTENING: Final = {
+    errno.EADDRINUSE: "in use by another program; stop it, or take another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EACCES: "not allowed for this user (ports below 1024, or the folder of the socket)",
+    errno.ENOENT: "the folder of the socket is not there; make it first",
+}
+"""What the system says of a listener → for the operator who reads it."""
 
 
 class Listeners:
@@ -74,7 +84,7 @@ class Listeners:
             raise ListenRefused(f"--listen {description}: {error}") from None
         listening.addCallbacks(self._ports.append, problem.append)
         if problem:
-            raise ListenRefused(f"--listen {description}: {problem[0].getErrorMessage()}")
+            raise ListenRefused(f"--listen {description}: {_why(problem[0].value)}")
         self._descriptions.append(description)
         # What the text does not tell (a name, a socket handed over by systemd) shows only now.
         self._check_reach(description, getattr(self._ports[-1].getHost(), "host", None))
@@ -202,6 +212,14 @@ def _interface(description: str) -> str | None:
     except ValueError:
         return None
     return address
+
+
+def _why(error: BaseException | None) -> str:
+    """Why nobody can listen there, and what may help."""
+    if not isinstance(error, CannotListenError) or not isinstance(error.socketError, OSError):
+        return str(error)
+    words = _NOT_LISTENING.get(error.socketError.errno or 0)
+    return words or error.socketError.strerror or str(error)
 
 
 def _encrypted(description: str) -> bool:

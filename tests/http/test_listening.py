@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -13,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 import pytest
 import pytest_twisted
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactor
 
 from jobsvc.http.certificates import BadCertificate
 from jobsvc.http.endpoints import BACKLOG, EndpointError, TcpEndpoint, UnixEndpoint, parse, roomy
@@ -327,6 +330,34 @@ async def test_a_socket_that_somebody_removed_does_not_hinder_the_stop(
     listeners.open(f"unix:{short_path}", house.site)
     remove(short_path)
     await listeners.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "words"),
+    [
+        (
+            "tcp:80:interface=127.0.0.1",
+            errno.EADDRINUSE,
+            "in use by another program; stop it, or take another port",
+        ),
+        ("tcp:80:interface=127.0.0.1", errno.EACCES, "not allowed for this user"),
+        ("tcp:80:interface=127.0.0.9", errno.EADDRNOTAVAIL, "this machine has no such address"),
+        ("unix:/nowhere/x", errno.ENOENT, "the folder of the socket is not there; make it first"),
+        ("unix:/nowhere/x", errno.ENOTDIR, "Not a directory"),
+    ],
+)
+def test_what_cannot_be_opened_says_what_to_do(house: House, text: str, number: int, words: str) -> None:
+    """In words for the operator: the address stands there once, as it was given."""
+
+    class Refusing(MemoryReactor):
+        def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
+            raise CannotListenError(interface, port, OSError(number, os.strerror(number)))
+
+        def listenUNIX(self, address: str, factory: Any, *_: Any, **__: Any) -> Any:  # noqa: N802
+            raise CannotListenError("any", address, OSError(number, os.strerror(number)))
+
+    with pytest.raises(ListenRefused, match=f"^--listen {text}: {words}"):
+        Listeners(Refusing()).open(text, house.site)
 
 
 def test_a_file_that_is_no_socket_stays(short_path: Path, house: House) -> None:
