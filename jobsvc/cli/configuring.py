@@ -82,7 +82,12 @@ def _check(shell: Shell, /, *, given: dict[str, Any], file: str | None) -> int:
     if file is not None:
         given["config"] = file
     settings = gather(given, os.environ)
-    problems = [*settings.problems, *_bad_listeners(settings), *_open_listeners(settings)]
+    problems = [
+        *settings.problems,
+        *_bad_listeners(settings),
+        *_no_keys(settings),
+        *_open_listeners(settings),
+    ]
     if not shell.drawing:
         shell.value(
             {
@@ -111,6 +116,21 @@ def _bad_listeners(settings: Settings) -> list[str]:
         except EndpointError as error:
             found.append(f"{settings.by_name['listen'].origin}: listen: {text}: {error}")
     return found
+
+
+def _no_keys(settings: Settings) -> list[str]:
+    """A file of keys that is named must be there: a start makes only the one of the data directory."""
+    from jobsvc.config.sources import DEFAULT
+
+    value, origin = settings.by_name["secret_key"]
+    try:
+        value.stat()
+    except FileNotFoundError:
+        if origin != DEFAULT:
+            return [f"{origin}: secret_key: {value} is not there; put it back, or leave the option away"]
+    except OSError:
+        pass  # whether it is good only the daemon's user can see; jobsvc doctor says so
+    return []
 
 
 def _open_listeners(settings: Settings) -> list[str]:

@@ -137,12 +137,23 @@ def test_check_tells_everything_in_one_go(jobsvc: Command, monkeypatch: pytest.M
         f"{path}:2: listen: tcp:8787 is open to other machines and not encrypted; {INSTEAD}",
     ]  # fmt: skip
     assert report["notes"] == ["JOBSVC_TASK: no option reads this variable; did you mean JOBSVC_TASKS?"]
-    bad = ("--listen", "tcp:eight:interface=127.0.0.1", "--listen", "8787", "--tasks", "t")
+    keys = jobsvc.folder / "keys"
+    bad = (
+        "--secret-key",
+        str(keys),
+        "--listen",
+        "tcp:eight:interface=127.0.0.1",
+        "--listen",
+        "8787",
+        "--tasks",
+        "t",
+    )
     code, out, _ = jobsvc("config", "check", *bad)
     assert json.loads(out)["problems"] == [
         "JOBSVC_AUDIT: 'perhaps' is neither on nor off (1 and 0, true and false, yes and no)",
         "command line: listen: tcp:eight:interface=127.0.0.1: port=eight: a number from 0 to 65535 is expected",
         "command line: listen: 8787: the kind comes first: tcp:8787:interface=127.0.0.1",
+        f"command line: secret_key: {keys} is not there; put it back, or leave the option away",
     ]
     broken = write(
         jobsvc.folder / "broken.toml", 'tasks = ["mine"'

@@ -156,6 +156,12 @@ def test_listeners(house: House) -> None:
     told(access.listeners(house.scene(listen=["tcp:80", "unix:/x"])), "fail", "tcp:80", "behind_proxy")
     told(access.listeners(house.scene(listen=["tcp:80"], behind_proxy="1")), "pass", "proxy")
     told(access.listeners(house.scene(listen=["systemd:index=0"])), "pass", "refuses it")
+    told(
+        access.listeners(house.scene(listen=["tcp:80:ip=::"], behind_proxy="1")),
+        "fail",
+        "no option ip",
+        "mend",
+    )
     told(access.listeners(house.scene(listen=["ssl:443:privateKey=k.pem"])), "pass", "encrypted")
 
 
@@ -185,6 +191,17 @@ def test_secret_files(house: House, name: str, look: Callable[[Scene], Finding])
     else:
         os.chown(path, 4_242, -1)
         told(look(house.scene()), "fail", "uid 4242")
+
+
+def test_a_key_file_that_is_named_is_there(house: House) -> None:
+    """A daemon would not start without it."""
+    file = house.root / "keys"
+    told(
+        access.key_file(house.scene(secret_key=str(file))),
+        "fail",
+        f"{file} is not there",
+        "leave secret_key away",
+    )
 
 
 def test_a_token_from_systemd_is_looked_at_instead(house: House) -> None:

@@ -11,6 +11,8 @@ from jobsvc.cli.checks.findings import Finding, absent, bad, good, odd
 from jobsvc.cli.checks.scene import Scene, mode_of
 from jobsvc.config.file import trust
 from jobsvc.config.reach import reach_of
+from jobsvc.config.sources import DEFAULT
+from jobsvc.http.endpoints import EndpointError, parse
 from jobsvc.model.places import TOKEN_CREDENTIAL, TOKEN_FILE, credential
 from jobsvc.store.migrating import BACKUP_FOLDER
 
@@ -55,7 +57,12 @@ def user(scene: Scene) -> Finding:
 
 
 def listeners(scene: Scene) -> Finding:
-    """Nothing in clear is open to other machines."""
+    """Each can be opened, as far as its text tells, and nothing in clear is open to other machines."""
+    for text in scene.config.listen:
+        try:
+            parse(text)
+        except EndpointError as error:
+            return bad(f"{text}: {error}", "mend --listen, or listen in the file")
     if scene.config.behind_proxy:
         return good("behind_proxy is set: a proxy on a trusted network ends TLS")
     reach = {text: reach_of(text) for text in scene.config.listen}
@@ -101,7 +108,13 @@ def key_file(scene: Scene) -> Finding:
     """The keys of secret arguments are for the eyes of their owner."""
     file = scene.config.secret_key
     assert file is not None
-    return _private(scene, file, "no secret has needed a key yet")
+    found = _private(scene, file, "no secret has needed a key yet")
+    if found.status == "n/a" and scene.settings.by_name["secret_key"].origin != DEFAULT:
+        return bad(
+            f"{file} is not there",
+            "put it back, or leave secret_key away: a start makes a file of its own then",
+        )
+    return found
 
 
 def data_files(scene: Scene) -> Finding:
