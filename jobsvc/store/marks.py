@@ -62,13 +62,17 @@ def log_file(path: str) -> Path:
 
 
 def log_number(path: str) -> int | None:
-    """The first salt of the database's write-ahead log; None when there is no log, or nothing in it."""
+    """The first salt of the database's write-ahead log; None when there is no log, or nothing in it. A log whose
+    header the power cut in two is none to SQLite, whatever number stands in it.
+    """  # fmt: skip
     try:
         with log_file(path).open("rb") as file:
             header = file.read(LOG_HEADER_BYTES + 1)
     except FileNotFoundError:
         return None
     if len(header) <= LOG_HEADER_BYTES or int.from_bytes(header[:4], "big") not in _LOG_MAGIC:
+        return None
+    if _checksum((0, 0), header[:24], _order(header)) != _two(header[24:32]):
         return None
     return int.from_bytes(header[_SALT], "big")
 
@@ -79,7 +83,7 @@ def holds_commit(path: str) -> bool:
     """  # fmt: skip
     with log_file(path).open("rb") as file:
         header = file.read(LOG_HEADER_BYTES)
-        order: Literal["big", "little"] = "big" if header[3] & 1 else "little"
+        order = _order(header)
         page_bytes = int.from_bytes(header[8:12], "big")
         sums = _checksum((0, 0), header[:24], order)
         if sums != _two(header[24:32]):
@@ -91,6 +95,10 @@ def holds_commit(path: str) -> bool:
             if any(frame[4:8]):  # the size of the database after the commit that this frame ends
                 return True
     return False
+
+
+def _order(header: bytes) -> Literal["big", "little"]:
+    return "big" if header[3] & 1 else "little"
 
 
 def _two(words: bytes) -> tuple[int, int]:

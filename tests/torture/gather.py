@@ -39,6 +39,7 @@ FILES: Final = frozenset(
         "backup",
         "clean",
         "audit.log",
+        "secret-keys",
     )
 )
 """What a data directory may hold."""

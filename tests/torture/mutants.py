@@ -48,8 +48,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         (
             Change(
                 "engine/engine.py",
-                "errbackArgs=(jobs,))\n        return answer\n",
-                "errbackArgs=(jobs,))\n        answer.addErrback(lambda _: None)\n"
+                "errbackArgs=(jobs, sent)\n        )\n        return answer\n",
+                "errbackArgs=(jobs, sent)\n        )\n        answer.addErrback(lambda _: None)\n"
                 "        from twisted.internet.defer import succeed\n"
                 "        return succeed([Submitted(job) for job in jobs])\n",
             ),
