@@ -37,7 +37,7 @@ from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import NO_ORIGIN, Job, Origin, Patch, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S, QUEUE_MAX
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
-from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
+from jobsvc.ports import Death, JobFilter, JobPage, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
 
 
@@ -427,6 +427,6 @@ class Engine:
         )
 
     # Last: below it, `list` no longer names the type.
-    def list(self, wanted: JobFilter) -> Deferred[list[Job]]:
+    def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""
         return self.store.list(wanted).addCallback(self._waits.explained)

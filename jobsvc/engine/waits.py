@@ -12,7 +12,7 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text, id_time_us
 from jobsvc.model.job import Job
-from jobsvc.ports import Store
+from jobsvc.ports import JobPage, Store
 from jobsvc.runtime.waiting import Waiters, leave, within
 
 Match = frozenset[int] | None
@@ -89,9 +89,9 @@ class Waits:
             i: self._explain(job) for i in ids if (job := found.get(i)) is not None and job.tenant == tenant
         }
 
-    def explained(self, jobs: list[Job]) -> list[Job]:
-        """The same rows with reasons that only the engine knows."""
-        return [self._explain(job) for job in jobs]
+    def explained(self, page: JobPage) -> JobPage:
+        """The same page with reasons that only the engine knows."""
+        return JobPage([self._explain(job) for job in page.jobs], page.more)
 
     def _explain(self, job: Job) -> Job:
         if job.state == "queued":

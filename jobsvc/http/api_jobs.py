@@ -35,7 +35,7 @@ from jobsvc.model.errors import JobError, JobsvcError, invalid_field
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, JobView, Patch, Seconds, Submit, view
-from jobsvc.model.limits import GRACE_S, LIST_LIMIT
+from jobsvc.model.limits import GRACE_S, LIST_LIMIT, PAGE_BYTES
 from jobsvc.ports import JobFilter, Submitted
 
 NOT_YET_RETRY_S = 1
@@ -183,10 +183,9 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
             raise JobsvcError("bad_query", f"{name} goes with id.")
     include = query.get("include", ())
     wanted = _filter(query, request.asker)
-    rows = await edge.engine.list(wanted)
-    limit = wanted.limit - 1
-    after = cursor_behind(rows[limit - 1].no, wanted) if len(rows) > limit else None
-    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in rows[:limit]]
+    page = await edge.engine.list(wanted)
+    after = cursor_behind(page.jobs[-1].no, wanted) if page.more else None
+    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in page.jobs]
     return json_reply(request, 200, {"jobs": jobs, "next": after})
 
 
@@ -206,7 +205,7 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
 
 
 def _filter(query: Query, who: Principal) -> JobFilter:
-    """What the store is asked for: one row more than the page, to know whether there is a next one."""
+    """What the store is asked for."""
     include = query.get("include", ())
     wanted = JobFilter(
         tenant=who.tenant,
@@ -218,7 +217,8 @@ def _filter(query: Query, who: Principal) -> JobFilter:
         labels=query.get("label.", {}),
         since=query.get("since"),
         ascending=query.get("order") == "asc",
-        limit=query.get("limit", LIST_LIMIT) + 1,
+        limit=query.get("limit", LIST_LIMIT),
+        max_bytes=PAGE_BYTES,
         args="args" in include,
         result="result" in include,
     )

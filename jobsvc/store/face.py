@@ -20,6 +20,7 @@ from jobsvc.ports import (
     Claim,
     Durability,
     JobFilter,
+    JobPage,
     Move,
     Recovered,
     Settled,
@@ -30,7 +31,6 @@ from jobsvc.ports import (
 from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
 
-_Jobs = list[Job]
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
 _Tokens = list[Token]
@@ -174,7 +174,7 @@ class StoreFace(ABC):
         """The job that holds an idempotency key."""
         return self._read("by_key", tenant, key)
 
-    def list(self, wanted: JobFilter) -> Deferred[_Jobs]:
+    def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""
         return self._read("list", wanted)
 

@@ -13,9 +13,9 @@ import msgspec
 
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
-from jobsvc.model.job import Job
+from jobsvc.model.job import ARGS_LARGE, RESULT_LARGE, Job
 from jobsvc.model.tokens import Token
-from jobsvc.ports import JobFilter
+from jobsvc.ports import JobFilter, JobPage
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import LARGE_FIELDS, Policies, attempts_of, chunks_of, jobs_of
 from jobsvc.store.tokens import TOKENS, tokens_of
@@ -85,7 +85,19 @@ class Reads:
         """The job that holds an idempotency key."""
         return next(iter(self._jobs(sql.BY_KEY, (tenant, key), args=True, result=True)), None)
 
-    def list(self, wanted: JobFilter) -> list[Job]:
+    def _within(self, jobs: list[Job], max_bytes: int, *, args: bool, result: bool) -> list[Job]:
+        """As many as have no more arguments and results, at least one. Of large texts only lengths are read."""
+        left = max_bytes
+        for place, job in enumerate(jobs):
+            left -= len(job.args or b"") + len(job.result or b"")
+            if job.large and (args or result):
+                which = args * ARGS_LARGE + result * RESULT_LARGE
+                left -= self._value(sql.PAYLOAD_BYTES, job.no, which)
+            if left < 0 and place:
+                return jobs[:place]
+        return jobs
+
+    def list(self, wanted: JobFilter) -> JobPage:
         """One page, newest first or ascending."""
         conditions: list[str] = []
         parameters: list[Any] = []
@@ -115,9 +127,14 @@ class Reads:
             " AND ".join(conditions) or "1", "ASC" if wanted.ascending else "DESC",
             args=wanted.args, result=wanted.result,
         )  # fmt: skip
-        jobs = jobs_of(self._value(statement, *parameters, wanted.limit), self._policies)
+        # One more than the page has tells whether there is a next one.
+        jobs = jobs_of(self._value(statement, *parameters, wanted.limit + 1), self._policies)
         jobs.sort(key=lambda job: job.no, reverse=not wanted.ascending)
-        return self._with_large(jobs, args=wanted.args, result=wanted.result)
+        page = jobs[: wanted.limit]
+        if wanted.max_bytes is not None:
+            page = self._within(page, wanted.max_bytes, args=wanted.args, result=wanted.result)
+        self._with_large(page, args=wanted.args, result=wanted.result)
+        return JobPage(page, len(page) < len(jobs))
 
     # -- events
     def chunks(

@@ -218,7 +218,7 @@ def test_a_follower_of_replayed_jobs_gets_those_that_have_ended(rig: Rig) -> Non
 def test_a_list_knows_which_tasks_are_gone(rig: Rig) -> None:
     job = rig.submit("thumbnail")
     rig.reload({name: spec for name, spec in rig.engine.tasks.items() if name != "thumbnail"})
-    [row] = result_of(rig.engine.list(JobFilter()))
+    [row] = result_of(rig.engine.list(JobFilter())).jobs
     assert (row.id, row.state, row.reason) == (job.id, "queued", "no_such_task")
     [found] = result_of(rig.engine.get_many([job.id], "default")).values()
     assert found.reason == "no_such_task"

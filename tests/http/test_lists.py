@@ -5,6 +5,9 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
+import pytest
+
+from jobsvc.http import api_jobs
 from tests.http.house import House
 
 
@@ -135,3 +138,18 @@ def test_where_a_stream_goes_on(house: House) -> None:
     assert b"id: 1\n" in wire.replies()[0].body
     missing = house.ask("GET", f"/v1/jobs/{other['id'][:-6]}000000/events", headers={"Last-Event-ID": "1"})
     assert missing.status == 404
+
+
+def test_a_page_ends_before_it_is_too_long(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes of arguments and results, if they are asked for; `next` goes on where it ended."""
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    ids = [house.submit(args={"x": "y" * 4_000})["id"] for _ in range(5)]
+    pages, cursor = [], ""
+    while True:
+        page = house.ask("GET", f"/v1/jobs?include=args,result&order=asc&limit=1000{cursor}").json()
+        pages.append([job["id"] for job in page["jobs"]])
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert pages == [ids[:2], ids[2:4], ids[4:]]
+    assert len(house.ask("GET", "/v1/jobs?limit=1000").json()["jobs"]) == 5

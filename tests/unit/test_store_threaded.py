@@ -174,10 +174,10 @@ def test_too_many_waiting_jobs_are_refused(story: Story, monkeypatch: pytest.Mon
 def test_reads_do_not_wait_for_the_writer(story: Story) -> None:
     """They see what was committed before."""
     first = story.hold()
-    assert story.reactor.wait(story.store.list(JobFilter())) == []
+    assert story.reactor.wait(story.store.list(JobFilter())).jobs == []
     story.gate.opened.set()
     story.reactor.wait(first)
-    assert len(story.reactor.wait(story.store.list(JobFilter()))) == 1
+    assert len(story.reactor.wait(story.store.list(JobFilter())).jobs) == 1
 
 
 def test_a_read_that_fails_harms_no_other(story: Story) -> None:
