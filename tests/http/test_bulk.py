@@ -9,6 +9,8 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from jobsvc.http import bulk_reply, limits
+from jobsvc.http.refusals import DISTINCT_MAX, Refusals
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from tests.http.house import House
 from tests.http.wire import TOKEN, Wire, chunked
@@ -337,3 +339,37 @@ def test_the_path_of_bulk_spelt_otherwise_works_too(house: House) -> None:
     wire.send(f"POST /v1/jobs/bulk HTTP/1.1\r\n{HEAD}".encode() + chunked(LINE % 1))
     wire.request("GET", "/livez")
     assert [reply.status for reply in wire.replies()] == [200, 200]
+
+
+def test_nothing_is_kept_of_what_is_behind_the_last_line_taken(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refusal for all of it, in however many pieces it comes; the bytes are given back."""
+    monkeypatch.setattr("jobsvc.http.bulk.BULK_LINES_MAX", 2)
+    wire = begin(house)
+    for text in (LINE % 1, LINE % 2 + LINE % 3 + LINE % 4, (LINE % 5) * 50, b"\n" * 50, LINE % 6):
+        wire.send(piece(text))
+    wire.send(piece(b"x") + b"0\r\n\r\n")
+    lines = wire.reply().lines()
+    assert [line["line"] for line in lines] == [1, 2, 3]
+    assert lines[2]["problem"]["code"] == "too_large"
+    assert house.site.budget.used == 0
+    assert stored(house) == 2
+
+
+def test_bad_lines_share_their_refusals() -> None:
+    """No frame, no cause and no line is held with them; beyond a cap only the code is told."""
+    refusals = Refusals()
+
+    def refused(words: str) -> JobsvcError:
+        error = JobsvcError("bad_json", words, errors=[{"pointer": "/x", "detail": words}])
+        error.__cause__ = ValueError()
+        return refusals.kept(error)
+
+    first = refused("odd")
+    assert first is refused("odd")
+    assert (first.code, first.detail, first.context["errors"][0]["pointer"]) == ("bad_json", "odd", "/x")
+    assert (first.__traceback__, first.__cause__, first.__context__) == (None, None, None)
+    others = {id(refused(f"odd {n}")) for n in range(DISTINCT_MAX + 500)}
+    assert len(others) == DISTINCT_MAX  # all but the first of the cap, and the one for what is beyond
+    assert refused("odd") is first
