@@ -274,8 +274,13 @@ class Store(Protocol):
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
 
-    def get_many(self, ids: Sequence[bytes]) -> Deferred[dict[bytes, Job]]:
-        """Full rows of those that are there."""
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> Deferred[dict[bytes, Job]]:
+        """Full rows of those that are there.
+
+        Args:
+            max_bytes: of large texts in all, but for the first row that has some; rows beyond that come without theirs
+                (`Job.lacks_texts`), those that are done last.
+        """
 
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""

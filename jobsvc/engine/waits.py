@@ -73,8 +73,10 @@ class Waits:
             )
         return JobsvcError("not_found", f"there is no job {id_text(job_id)}")
 
-    async def get_many(self, ids: Sequence[bytes], tenant: str) -> dict[bytes, Job]:
-        """Those that are there."""
+    async def get_many(
+        self, ids: Sequence[bytes], tenant: str, max_bytes: int | None = None
+    ) -> dict[bytes, Job]:
+        """Those that are there; see `Store.get_many`."""
         found: dict[bytes, Job] = {}
         others: list[bytes] = []
         for job_id in ids:
@@ -84,7 +86,7 @@ class Waits:
             else:
                 others.append(job_id)
         if others:
-            found |= await self._store.get_many(others)
+            found |= await self._store.get_many(others, max_bytes)
         return {
             i: self._explain(job) for i in ids if (job := found.get(i)) is not None and job.tenant == tenant
         }
@@ -141,7 +143,7 @@ class Waits:
                 return ended
 
     async def wait_many(
-        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str
+        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str, max_bytes: int | None = None
     ) -> dict[bytes, Job]:
         """See `Engine.wait_many`."""
         deadline = self._clock.seconds() + wait_s
@@ -151,7 +153,7 @@ class Waits:
             follower = self._bus.follow(lambda _, wake=wake: wake.fire(None))  # type: ignore[misc]
             follower.add(ids)
             try:
-                found = await self.get_many(ids, tenant)
+                found = await self.get_many(ids, tenant, max_bytes)
                 left_s = deadline - self._clock.seconds()
                 done = [job.done for job in found.values()]
                 if left_s <= 0 or not done or (any(done) if until == "any" else all(done)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from email.utils import formatdate
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -196,12 +197,28 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
     asked = dict.fromkeys(query["id"])
     ids = await seen(edge, request, [job_id for job_id in asked if isinstance(job_id, bytes)])
     if "wait" in query:
-        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], query.get("until", "all"))
+        until = query.get("until", "all")
+        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], until, PAGE_BYTES)
     else:
-        found = await edge.engine.get_many(ids, request.tenant)
-    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in found]
+        found = await edge.engine.get_many(ids, request.tenant, PAGE_BYTES)
+    fitting = _fitting(found.values())
+    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in fitting]
     missing = [id_text(i) if isinstance(i, bytes) else i for i in asked if i not in found]
-    return json_reply(request, 200, {"jobs": jobs, "next": None, "missing": missing})
+    page: dict[str, Any] = {"jobs": jobs, "next": None, "missing": missing}
+    if len(fitting) < len(found):
+        page["rest"] = [id_text(job_id) for job_id in ids if job_id in found and job_id not in fitting]
+    return json_reply(request, 200, page)
+
+
+def _fitting(jobs: Iterable[Job]) -> set[bytes]:
+    """Those of them, at least one, that go into one reply; first those that are done: the client waits for them."""
+    left, fitting = PAGE_BYTES, set[bytes]()
+    for job in sorted(jobs, key=lambda job: not job.done):
+        left -= len(job.args or b"") + len(job.result or b"")
+        if job.lacks_texts or (left < 0 and fitting):
+            break
+        fitting.add(job.id)
+    return fitting
 
 
 def _filter(query: Query, who: Principal) -> JobFilter:

@@ -166,9 +166,9 @@ class StoreFace(ABC):
         """One job."""
         return self._read("get", job_id, args=args, result=result)
 
-    def get_many(self, ids: Sequence[bytes]) -> Deferred[dict[bytes, Job]]:
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> Deferred[dict[bytes, Job]]:
         """Those that are there."""
-        return self._read("get_many", ids)
+        return self._read("get_many", ids, max_bytes)
 
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""

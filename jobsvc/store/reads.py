@@ -71,14 +71,18 @@ class Reads:
         """One job."""
         return next(iter(self._jobs(sql.BY_ID, (job_id,), args=args, result=result)), None)
 
-    def get_many(self, ids: Sequence[bytes]) -> dict[bytes, Job]:
-        """Those that are there."""
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> dict[bytes, Job]:
+        """Those that are there; all with their large texts, or so many bytes of them: first those that are done."""
         found: dict[bytes, Job] = {}
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = ids[start : start + _IDS_AT_ONCE]
-            found.update(
-                (job.id, job) for job in self._jobs(sql.by_ids(len(some)), some, args=True, result=True)
-            )
+            text = self._value(sql.jobs_where(sql.by_ids(len(some)), args=True, result=True), *some)
+            found.update((job.id, job) for job in jobs_of(text, self._policies))
+        large = [found[i] for i in ids if i in found and found[i].large]
+        if max_bytes is not None:
+            large.sort(key=lambda job: not job.done)
+            large = self._within(large, max_bytes, args=True, result=True)
+        self._with_large(large, args=True, result=True)
         return found
 
     def by_key(self, tenant: str, key: str) -> Job | None:

@@ -242,6 +242,16 @@ def test_many_interrupted_jobs(held: Held) -> None:
     assert held.event_numbers(jobs[-1]) == [2, 3]
 
 
+def test_many_rows_within_a_bound(held: Held) -> None:
+    """Large texts come as far as there is room, at least one; the row itself always does."""
+    jobs = held.submitted(*(job_of(args=b'"%s"' % (b"x" * size)) for size in (10, 50_000, 50_000, 50_000)))
+    ids = [job.id for job in jobs]
+    for bound, lacking in ((None, []), (1_000_000, []), (110_000, ids[3:]), (0, ids[2:])):
+        found = held(held.store.get_many(ids, bound))
+        assert [i for i in ids if found[i].lacks_texts] == lacking
+    assert [job.id for job in jobs if held(held.store.get_many(ids[::-1], 0))[job.id].lacks_texts] == ids[1:3]
+
+
 @pytest.mark.parametrize("ascending", [True, False])
 def test_a_page_ends_by_its_bytes(held: Held, *, ascending: bool) -> None:
     """Arguments count whether they lie in the row or beside it; the next page goes on; one job is always there."""

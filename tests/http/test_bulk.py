@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from jobsvc.http import bulk_reply, limits
+from jobsvc.http import bulk_jobs, bulk_reply, limits
 from jobsvc.http.refusals import DISTINCT_MAX, Refusals
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
@@ -78,7 +78,7 @@ def test_full_gives_the_jobs_beside_their_ids(house: House) -> None:
 
 def test_full_says_null_of_a_job_that_is_gone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted between its commit and the reply: the id alone is left."""
-    monkeypatch.setattr(house.engine, "get_many", lambda _ids, _tenant: succeed({}))
+    monkeypatch.setattr(house.engine, "get_many", lambda *_: succeed({}))
     [line] = house.ask("POST", "/v1/jobs/bulk?full=1", raw=LINE % 1).lines()
     assert (line["line"], line["job"]) == (1, None)
 
@@ -285,6 +285,33 @@ def test_outcomes_for_a_slow_reader_are_read_again(house: House, monkeypatch: py
     outcomes = wire.reply().lines()[6:]
     assert [line["line"] for line in outcomes] == [1, 2, 3, 4, 6]
     assert outcomes[-1]["result"].endswith("5")
+
+
+def test_large_outcomes_are_read_again_a_few_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as have room beside each other; one row that is gone does not end the reply for the others."""
+    monkeypatch.setattr(bulk_reply, "FOLLOW_HELD_BYTES", 0)
+    monkeypatch.setattr(bulk_reply, "FOLLOW_ROWS", 3)
+    monkeypatch.setattr(bulk_reply, "PAGE_BYTES", 8_000)
+    wire = house.start("POST", "/v1/jobs/bulk?follow=out", raw=b"".join(LINE % n for n in range(7)))
+    wire.channel.pauseProducing()
+    for n, start in enumerate(house.worker.started):
+        house.worker.succeed(start, msgspec.json.encode("r" * 5_000 + str(n)))
+    [reply] = wire.replies()
+    for line in reply.lines()[1:4]:
+        house.store.delete(parse_id(line["id"]))
+    wire.channel.resumeProducing()
+    outcomes = [line for line in wire.reply().lines() if "state" in line]
+    assert [line["line"] for line in outcomes] == [1, 5, 6, 7]
+    assert outcomes[-1]["result"].endswith("6")
+
+
+def test_full_reads_large_jobs_one_by_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no room beside the others is still told whole."""
+    monkeypatch.setattr(bulk_jobs, "PAGE_BYTES", 1)
+    later = {"task": "echo", "run_at": "2027-01-01T00:00:00Z"}
+    texts = [msgspec.json.encode({**later, "args": {"x": str(n) * 5_000}}) for n in range(4)]
+    lines = house.ask("POST", "/v1/jobs/bulk?full=1", raw=b"\n".join(texts)).lines()
+    assert [line["job"]["args"]["x"][0] for line in lines] == ["0", "1", "2", "3"]
 
 
 def test_what_the_store_refuses_is_told_line_by_line(house: House, flush_failures: Any) -> None:

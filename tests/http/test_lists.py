@@ -154,3 +154,21 @@ def test_a_page_ends_before_it_is_too_long(house: House, monkeypatch: pytest.Mon
         cursor = f"&cursor={page['next']}"
     assert pages == [ids[:2], ids[2:4], ids[4:]]
     assert len(house.ask("GET", "/v1/jobs?limit=1000").json()["jobs"]) == 5
+
+
+def test_named_jobs_that_are_too_long_for_one_reply(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rest` names what had no room; what is done goes first, so that a client who waits for any gets it."""
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    ids = [house.submit(args={"x": "y" * 4_000}, run_at="2027-01-01T00:00:00Z")["id"] for _ in range(5)]
+    ids.append(house.submit(args={"x": "y" * 4_000})["id"])
+    house.worker.succeed(house.worker.started[-1], b'"%s"' % (b"z" * 5_000))
+    gone = "0198c0de-0000-7000-8000-000000000000"
+    page = house.ask("GET", f"/v1/jobs?id={','.join(ids)},{gone}&wait=300&until=any").json()
+    assert ([job["id"] for job in page["jobs"]], page["missing"]) == (ids[5:], [gone])
+    assert (page["rest"], len(page["jobs"][0]["result"])) == (ids[:5], 5_000)
+    page = house.ask("GET", f"/v1/jobs?id={','.join(page['rest'])}").json()
+    assert ([job["id"] for job in page["jobs"]], page["rest"]) == (ids[:2], ids[2:5])
+    page = house.ask("GET", f"/v1/jobs?id={ids[4]}").json()
+    assert "rest" not in page
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 1)
+    assert len(house.ask("GET", f"/v1/jobs?id={','.join(ids)}").json()["jobs"]) == 1
