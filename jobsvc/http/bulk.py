@@ -267,7 +267,8 @@ class BulkIntake:
     # -- committing
 
     def _hand_over(self, group: Group, jobs: list[Job]) -> None:
-        if not group.count:
+        if len(group.blank) == group.count:  # nothing to store, nothing to answer
+            self._give(group.size)
             return
         self.groups.append(group)
         if self._store is None:

@@ -87,6 +87,11 @@ def test_an_empty_upload_is_answered_with_nothing(house: House) -> None:
     """No line, no id."""
     assert house.ask("POST", "/v1/jobs/bulk").body == b""
     assert house.ask("POST", "/v1/jobs/bulk", raw=b"\n\n").body == b""
+    lines = house.ask(
+        "POST", "/v1/jobs/bulk", raw=b"\n" * 2_500 + LINE % 1 + b"\n" * 2_500 + LINE % 2
+    ).lines()
+    assert [line["line"] for line in lines] == [2_501, 5_002]
+    assert house.site.budget.used == 0
 
 
 def test_lines_are_committed_while_the_body_arrives(house: House) -> None:
