@@ -150,7 +150,14 @@ class Waits:
         while True:
             wake: Waiters[None] = Waiters()
             waiter = wake.wait()
-            follower = self._bus.follow(lambda _, wake=wake: wake.fire(None))  # type: ignore[misc]
+            follower = self._bus.follow(lambda _: None)
+
+            def ended(_: Sequence[Job], wake: Waiters[None] = wake, follower: Follow = follower) -> None:
+                # One look costs as much as the request: for all of them only the last end is worth it.
+                if until == "any" or not follower.left:
+                    wake.fire(None)
+
+            follower.sink = ended
             follower.add(ids)
             try:
                 found = await self.get_many(ids, tenant, max_bytes)
@@ -159,7 +166,13 @@ class Waits:
                 if left_s <= 0 or not done or (any(done) if until == "any" else all(done)):
                     leave(waiter)
                     return found
-                await within(self._clock, left_s, waiter)
+                for job_id in ids:
+                    if job_id not in found or found[job_id].done:
+                        follower.drop(job_id)
+                if follower.left:
+                    await within(self._clock, left_s, waiter)
+                else:  # all ended while it was looked
+                    leave(waiter)
             finally:
                 follower.close()
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from twisted.internet.defer import CancelledError
 
+from jobsvc.engine.waits import Waits
 from jobsvc.model.frames import Result
 from jobsvc.model.job import Job
 from jobsvc.model.limits import KEEP_S
@@ -143,6 +146,31 @@ def test_many_until_all_or_any_is_done(rig: Rig) -> None:
     found = result_of(everyone)
     assert list(found) == ids  # what is not there is missing
     assert all(job.done for job in found.values())
+    assert rig.engine.bus.follows == {}
+
+
+def test_many_are_looked_at_again_only_for_the_last_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look reads all of them: with a thousand such clients every end would cost a thousand looks."""
+    looks: list[int] = []
+    get_many = Waits.get_many
+
+    async def counted(waits: Waits, ids: Sequence[bytes], *more: Any) -> dict[bytes, Job]:
+        looks.append(len(ids))
+        return await get_many(waits, ids, *more)
+
+    monkeypatch.setattr(Waits, "get_many", counted)
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 5)
+    waiting = [rig.engine.wait_many([job.id for job in jobs], "default", 60, "all") for _ in range(3)]
+    left = rig.engine.wait_many([jobs[0].id, bytes(16)], "default", 60, "all")
+    left.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    left.cancel()
+    assert len(looks) == 4
+    for job in jobs:
+        assert not any(each.called for each in waiting)
+        worker.succeed(job)
+    assert all(job.done for each in waiting for job in result_of(each).values())
+    assert len(looks) == 7
     assert rig.engine.bus.follows == {}
 
 
