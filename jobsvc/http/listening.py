@@ -29,7 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from jobsvc.http.certificates import BadCertificate, Certificates
-from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, taken_apart
+from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, roomy, taken_apart
 
 EXPIRES_SOON = timedelta(days=14)
 """Automatic renewals come earlier: who sees this has one that does not work."""
@@ -172,7 +172,7 @@ class Listeners:
             opened = endpoint.listen(TLSMemoryBIOFactory(certificates, False, site))
             self._certificates[description] = certificates
         else:
-            opened = serverFromString(self._reactor, description).listen(site)
+            opened = serverFromString(self._reactor, roomy(description)).listen(site)
         return opened
 
     def _check_reach(self, description: str, address: str | None) -> None:
