@@ -12,6 +12,7 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text, id_time_us
 from jobsvc.model.job import Job
+from jobsvc.model.limits import PAGE_BYTES
 from jobsvc.ports import JobPage, Store
 from jobsvc.runtime.waiting import Waiters, leave, within
 
@@ -182,7 +183,7 @@ class Waits:
         ids = [job.id for job in jobs]
         follower.add(ids)
         if replayed:
-            self._store.get_many(ids).addCallback(_catch_up, follower)
+            self._store.get_many(ids, PAGE_BYTES).addCallback(_catch_up, follower)
         return follower
 
 

@@ -83,7 +83,7 @@ class Outcomes:
 
     def _ended(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if self._held_bytes < FOLLOW_HELD_BYTES:
+            if self._held_bytes < FOLLOW_HELD_BYTES and not job.lacks_texts:
                 self._held_bytes += _size(job)
                 self._ready.append(job)
             else:

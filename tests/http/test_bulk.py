@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
+from jobsvc.engine import waits
 from jobsvc.http import bulk_jobs, bulk_reply, limits
 from jobsvc.http.refusals import DISTINCT_MAX, Refusals
 from jobsvc.model.errors import JobsvcError
@@ -308,6 +309,18 @@ def test_large_outcomes_are_read_again_a_few_at_a_time(house: House, monkeypatch
     outcomes = [line for line in wire.reply().lines() if "state" in line]
     assert [line["line"] for line in outcomes] == [1, 5, 6, 7]
     assert outcomes[-1]["result"].endswith("6")
+
+
+def test_large_replays_are_followed_within_the_bound(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyed jobs that ended long ago: their results are read a few at a time, and none is left out."""
+    monkeypatch.setattr(waits, "PAGE_BYTES", 8_000)
+    monkeypatch.setattr(bulk_reply, "PAGE_BYTES", 8_000)
+    body = b"".join(b'{"task":"echo","key":"k%d"}\n' % n for n in range(4))
+    house.ask("POST", "/v1/jobs/bulk", raw=body)
+    for n, start in enumerate(house.worker.started):
+        house.worker.succeed(start, msgspec.json.encode(str(n) * 5_000))
+    lines = house.ask("POST", "/v1/jobs/bulk?follow=out", raw=body).lines()[4:]
+    assert {line["line"]: line["result"][0] for line in lines} == {1: "0", 2: "1", 3: "2", 4: "3"}
 
 
 def test_full_reads_large_jobs_one_by_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
