@@ -6,7 +6,7 @@ The engine is written against these; `store` and `pool` implement them. Only the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -166,6 +166,7 @@ class JobFilter(msgspec.Struct, kw_only=True):
     """What `GET /v1/jobs` selects; None = no condition. `cursor` is the row number after (before) which to go on.
 
     `among_tasks`, `among_queues`: what the asker may see at all; empty = everything.
+    `max_bytes`: of arguments and results on one page, which has at least one job; None = no bound.
     """
 
     tenant: str | None = None
@@ -179,8 +180,16 @@ class JobFilter(msgspec.Struct, kw_only=True):
     cursor: int | None = None
     ascending: bool = False
     limit: int = 50
+    max_bytes: int | None = None
     args: bool = False
     result: bool = False
+
+
+class JobPage(NamedTuple):
+    """One page of a list. `more`: jobs that match stand behind its last one."""
+
+    jobs: Sequence[Job]
+    more: bool
 
 
 class Store(Protocol):
@@ -265,8 +274,13 @@ class Store(Protocol):
     def get(self, job_id: bytes, *, args: bool = True, result: bool = True) -> Deferred[Job | None]:
         """One job."""
 
-    def get_many(self, ids: Sequence[bytes]) -> Deferred[dict[bytes, Job]]:
-        """Full rows of those that are there."""
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> Deferred[dict[bytes, Job]]:
+        """Full rows of those that are there.
+
+        Args:
+            max_bytes: of large texts in all, but for the first row that has some; rows beyond that come without theirs
+                (`Job.lacks_texts`), those that are done last.
+        """
 
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
@@ -297,7 +311,7 @@ class Store(Protocol):
         """All tokens, oldest first, those that have ended too."""
 
     # Last: below it, `list` no longer names the type.
-    def list(self, wanted: JobFilter) -> Deferred[list[Job]]:
+    def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page, newest first or ascending."""
 
 

@@ -51,8 +51,10 @@ class Follow:
         self.left |= new
         for job_id in new:
             first = follows.setdefault(job_id, self)
-            if first is not self:
-                follows[job_id] = (*first, self) if isinstance(first, tuple) else (first, self)
+            if isinstance(first, dict):
+                first[self] = None
+            elif first is not self:
+                follows[job_id] = {first: None, self: None}
 
     def drop(self, job_id: bytes) -> None:
         """Follow this one no longer."""
@@ -67,10 +69,14 @@ class Follow:
         self.left = set()
 
     def _forget(self, job_id: bytes) -> None:
-        found = self._bus.follows.pop(job_id, None)
-        if isinstance(found, tuple):
-            others = tuple(follower for follower in found if follower is not self)
-            self._bus.follows[job_id] = others if len(others) > 1 else others[0]
+        follows = self._bus.follows
+        found = follows.get(job_id)
+        if isinstance(found, dict):
+            del found[self]
+            if len(found) == 1:
+                follows[job_id] = next(iter(found))
+        elif found is not None:
+            del follows[job_id]
 
 
 class Bus:
@@ -83,8 +89,8 @@ class Bus:
     def __init__(self, counters: Counter[tuple[str, ...]]) -> None:
         self._counters = counters
         self._interests: dict[bytes, _Interest] = {}
-        self.follows: dict[bytes, Follow | tuple[Follow, ...]] = {}
-        """Who follows which job: nearly always one, hence no list for each of a million."""
+        self.follows: dict[bytes, Follow | dict[Follow, None]] = {}
+        """Who follows which job: nearly always one, hence no table for each of a million."""
 
     # -- waiting
 
@@ -118,7 +124,7 @@ class Bus:
             self._counters["ended", job.task, job.state] += 1
             found = self.follows.pop(job.id, None)
             if found is not None:
-                for follower in found if isinstance(found, tuple) else (found,):
+                for follower in found if isinstance(found, dict) else (found,):
                     follower.left.discard(job.id)
                     follower.batch.append(job)
                     touched[id(follower)] = follower

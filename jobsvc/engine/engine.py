@@ -37,7 +37,7 @@ from jobsvc.model.ids import IdMaker
 from jobsvc.model.job import NO_ORIGIN, Job, Origin, Patch, Submit
 from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S, QUEUE_MAX
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
-from jobsvc.ports import Death, JobFilter, Store, Submitted, Worker
+from jobsvc.ports import Death, JobFilter, JobPage, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
 
 
@@ -276,9 +276,11 @@ class Engine:
         """What is said of a job that is not there, and so of one that the asker may not see: not_found or purged."""
         return self._waits.missing(job_id)
 
-    def get_many(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, Job]]:
-        """Those of these jobs that are there."""
-        return Deferred.fromCoroutine(self._waits.get_many(ids, tenant))
+    def get_many(
+        self, ids: Sequence[bytes], tenant: str, max_bytes: int | None = None
+    ) -> Deferred[dict[bytes, Job]]:
+        """Those of these jobs that are there; `max_bytes` as in `Store.get_many`."""
+        return Deferred.fromCoroutine(self._waits.get_many(ids, tenant, max_bytes))
 
     def wait(
         self,
@@ -297,10 +299,10 @@ class Engine:
         return Deferred.fromCoroutine(self._waits.wait(job_id, tenant, wait_s, revision, fresh))
 
     def wait_many(
-        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str
+        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str, max_bytes: int | None = None
     ) -> Deferred[dict[bytes, Job]]:
         """Those of these jobs that are there, once any (all) of them is done or the time is up."""
-        return Deferred.fromCoroutine(self._waits.wait_many(ids, tenant, wait_s, until))
+        return Deferred.fromCoroutine(self._waits.wait_many(ids, tenant, wait_s, until, max_bytes))
 
     def attempts(self, job_id: bytes, tenant: str) -> Deferred[list[Attempt]]:
         """All attempts, the current or last one included."""
@@ -427,6 +429,6 @@ class Engine:
         )
 
     # Last: below it, `list` no longer names the type.
-    def list(self, wanted: JobFilter) -> Deferred[list[Job]]:
+    def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""
         return self.store.list(wanted).addCallback(self._waits.explained)

@@ -12,7 +12,8 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text, id_time_us
 from jobsvc.model.job import Job
-from jobsvc.ports import Store
+from jobsvc.model.limits import PAGE_BYTES
+from jobsvc.ports import JobPage, Store
 from jobsvc.runtime.waiting import Waiters, leave, within
 
 Match = frozenset[int] | None
@@ -73,8 +74,10 @@ class Waits:
             )
         return JobsvcError("not_found", f"there is no job {id_text(job_id)}")
 
-    async def get_many(self, ids: Sequence[bytes], tenant: str) -> dict[bytes, Job]:
-        """Those that are there."""
+    async def get_many(
+        self, ids: Sequence[bytes], tenant: str, max_bytes: int | None = None
+    ) -> dict[bytes, Job]:
+        """Those that are there; see `Store.get_many`."""
         found: dict[bytes, Job] = {}
         others: list[bytes] = []
         for job_id in ids:
@@ -84,14 +87,14 @@ class Waits:
             else:
                 others.append(job_id)
         if others:
-            found |= await self._store.get_many(others)
+            found |= await self._store.get_many(others, max_bytes)
         return {
             i: self._explain(job) for i in ids if (job := found.get(i)) is not None and job.tenant == tenant
         }
 
-    def explained(self, jobs: list[Job]) -> list[Job]:
-        """The same rows with reasons that only the engine knows."""
-        return [self._explain(job) for job in jobs]
+    def explained(self, page: JobPage) -> JobPage:
+        """The same page with reasons that only the engine knows."""
+        return JobPage([self._explain(job) for job in page.jobs], page.more)
 
     def _explain(self, job: Job) -> Job:
         if job.state == "queued":
@@ -141,23 +144,36 @@ class Waits:
                 return ended
 
     async def wait_many(
-        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str
+        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str, max_bytes: int | None = None
     ) -> dict[bytes, Job]:
         """See `Engine.wait_many`."""
         deadline = self._clock.seconds() + wait_s
         while True:
             wake: Waiters[None] = Waiters()
             waiter = wake.wait()
-            follower = self._bus.follow(lambda _, wake=wake: wake.fire(None))  # type: ignore[misc]
+            follower = self._bus.follow(lambda _: None)
+
+            def ended(_: Sequence[Job], wake: Waiters[None] = wake, follower: Follow = follower) -> None:
+                # One look costs as much as the request: for all of them only the last end is worth it.
+                if until == "any" or not follower.left:
+                    wake.fire(None)
+
+            follower.sink = ended
             follower.add(ids)
             try:
-                found = await self.get_many(ids, tenant)
+                found = await self.get_many(ids, tenant, max_bytes)
                 left_s = deadline - self._clock.seconds()
                 done = [job.done for job in found.values()]
                 if left_s <= 0 or not done or (any(done) if until == "any" else all(done)):
                     leave(waiter)
                     return found
-                await within(self._clock, left_s, waiter)
+                for job_id in ids:
+                    if job_id not in found or found[job_id].done:
+                        follower.drop(job_id)
+                if follower.left:
+                    await within(self._clock, left_s, waiter)
+                else:  # all ended while it was looked
+                    leave(waiter)
             finally:
                 follower.close()
 
@@ -167,7 +183,7 @@ class Waits:
         ids = [job.id for job in jobs]
         follower.add(ids)
         if replayed:
-            self._store.get_many(ids).addCallback(_catch_up, follower)
+            self._store.get_many(ids, PAGE_BYTES).addCallback(_catch_up, follower)
         return follower
 
 

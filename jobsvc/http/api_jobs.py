@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from email.utils import formatdate
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -35,7 +36,7 @@ from jobsvc.model.errors import JobError, JobsvcError, invalid_field
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, JobView, Patch, Seconds, Submit, view
-from jobsvc.model.limits import GRACE_S, LIST_LIMIT
+from jobsvc.model.limits import GRACE_S, LIST_LIMIT, PAGE_BYTES
 from jobsvc.ports import JobFilter, Submitted
 
 NOT_YET_RETRY_S = 1
@@ -200,10 +201,9 @@ async def look(edge: Edge, request: Request, query: Query) -> bytes:
             raise JobsvcError("bad_query", f"{name} goes with id.")
     include = query.get("include", ())
     wanted = _filter(query, request.asker)
-    rows = await edge.engine.list(wanted)
-    limit = wanted.limit - 1
-    after = cursor_behind(rows[limit - 1].no, wanted) if len(rows) > limit else None
-    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in rows[:limit]]
+    page = await edge.engine.list(wanted)
+    after = cursor_behind(page.jobs[-1].no, wanted) if page.more else None
+    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in page.jobs]
     return json_reply(request, 200, {"jobs": jobs, "next": after})
 
 
@@ -214,16 +214,32 @@ async def _many(edge: Edge, request: Request, query: Query) -> bytes:
     asked = dict.fromkeys(query["id"])
     ids = await seen(edge, request, [job_id for job_id in asked if isinstance(job_id, bytes)])
     if "wait" in query:
-        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], query.get("until", "all"))
+        until = query.get("until", "all")
+        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], until, PAGE_BYTES)
     else:
-        found = await edge.engine.get_many(ids, request.tenant)
-    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in found]
+        found = await edge.engine.get_many(ids, request.tenant, PAGE_BYTES)
+    fitting = _fitting(found.values())
+    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in fitting]
     missing = [id_text(i) if isinstance(i, bytes) else i for i in asked if i not in found]
-    return json_reply(request, 200, {"jobs": jobs, "next": None, "missing": missing})
+    page: dict[str, Any] = {"jobs": jobs, "next": None, "missing": missing}
+    if len(fitting) < len(found):
+        page["rest"] = [id_text(job_id) for job_id in ids if job_id in found and job_id not in fitting]
+    return json_reply(request, 200, page)
+
+
+def _fitting(jobs: Iterable[Job]) -> set[bytes]:
+    """Those of them, at least one, that go into one reply; first those that are done: the client waits for them."""
+    left, fitting = PAGE_BYTES, set[bytes]()
+    for job in sorted(jobs, key=lambda job: not job.done):
+        left -= len(job.args or b"") + len(job.result or b"")
+        if job.lacks_texts or (left < 0 and fitting):
+            break
+        fitting.add(job.id)
+    return fitting
 
 
 def _filter(query: Query, who: Principal) -> JobFilter:
-    """What the store is asked for: one row more than the page, to know whether there is a next one."""
+    """What the store is asked for."""
     include = query.get("include", ())
     wanted = JobFilter(
         tenant=who.tenant,
@@ -235,7 +251,8 @@ def _filter(query: Query, who: Principal) -> JobFilter:
         labels=query.get("label.", {}),
         since=query.get("since"),
         ascending=query.get("order") == "asc",
-        limit=query.get("limit", LIST_LIMIT) + 1,
+        limit=query.get("limit", LIST_LIMIT),
+        max_bytes=PAGE_BYTES,
         args="args" in include,
         result="result" in include,
     )

@@ -25,6 +25,7 @@ from jobsvc.http.limits import (
     BULK_UNREAD_BYTES,
 )
 from jobsvc.http.problems import internal
+from jobsvc.http.refusals import Refusals
 from jobsvc.http.upload import Upload
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job, Submit
@@ -78,9 +79,10 @@ class Group:
 
     def take(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
         """The store's answers for its lines."""
+        reused = key_reused()
         for line, answer in zip(lines, answers, strict=True):
             if answer.job is None:
-                self.refused[line] = key_reused()
+                self.refused[line] = reused
         self.ids = b"".join([answer.job.id for answer in answers if answer.job is not None])
 
 
@@ -143,6 +145,7 @@ class BulkIntake:
         self._scheduled = False
         self._paused = False
         self._moved: Waiters[None] = Waiters()
+        self._refusals = Refusals()
 
     # -- UploadSink
 
@@ -217,6 +220,8 @@ class BulkIntake:
         """A group of as many lines as time allows; what is left of them goes back to the front."""
         group = Group(self.line + 1)
         jobs: list[Job] = []
+        if self.line + len(lines) > BULK_LINES_MAX:
+            lines = self._cut_off(lines)
         prepare, decode, limit = self._prepare, submit_decoder.decode, self._line_max_bytes
         taken = size = 0
         # One look at the whole block, which is nearly always plain, spares one at each of its lines.
@@ -227,7 +232,7 @@ class BulkIntake:
             line = self.line + taken
             try:
                 if len(text) > limit or line > BULK_LINES_MAX:
-                    group.refused[line] = _over_limit(len(text), limit)
+                    group.refused[line] = self._refusals.kept(_over_limit(limit, line))
                 elif plain and len(text) < SHORT_BYTES:
                     jobs.append(prepare(decode(text)))
                 else:
@@ -236,9 +241,9 @@ class BulkIntake:
                 if not text or text.isspace():
                     group.blank.add(line)
                 else:
-                    group.refused[line] = _refusal(text)
+                    group.refused[line] = self._refusals.kept(_refusal(text))
             except JobsvcError as error:
-                group.refused[line] = error
+                group.refused[line] = self._refusals.kept(error)
             if taken >= BULK_SLICE_LINES or (
                 taken % _TIME_CHECK_LINES == 0 and self._clock.seconds() >= until
             ):
@@ -251,9 +256,20 @@ class BulkIntake:
         self._unread_bytes -= min(size, self._unread_bytes)
         return group, jobs
 
+    def _cut_off(self, lines: list[bytes]) -> list[bytes]:
+        """The lines up to the first beyond the limit, which is refused for all: nothing is kept of those behind it."""
+        kept = max(0, BULK_LINES_MAX + 1 - self.line)
+        size = sum(map(len, lines[kept:])) + len(lines[kept:])
+        self._unread_bytes -= min(size, self._unread_bytes)
+        self._give(size)
+        return lines[:kept]
+
     # -- committing
 
     def _hand_over(self, group: Group, jobs: list[Job]) -> None:
+        if len(group.blank) == group.count:  # nothing to store, nothing to answer
+            self._give(group.size)
+            return
         self.groups.append(group)
         if self._store is None:
             self._hold_back(group, jobs)
@@ -373,11 +389,12 @@ def key_reused() -> JobsvcError:
     )
 
 
-def _over_limit(size: int, limit: int) -> JobsvcError:
-    """A line that is not taken for its length or its place."""
-    if size > limit:
-        return JobsvcError("too_large", f"The line is longer than {limit} bytes.")
-    return JobsvcError("too_large", f"At most {BULK_LINES_MAX} lines are taken at once.")
+def _over_limit(limit: int, line: int) -> JobsvcError:
+    """A line that is not taken for its place or its length."""
+    if line > BULK_LINES_MAX:
+        words = f"At most {BULK_LINES_MAX} lines are taken at once: not this one, and none behind it."
+        return JobsvcError("too_large", words)
+    return JobsvcError("too_large", f"The line is longer than {limit} bytes.")
 
 
 def _refusal(text: bytes) -> JobsvcError:

@@ -11,6 +11,7 @@ from jobsvc.http.problems import document
 from jobsvc.http.request import Request
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import view
+from jobsvc.model.limits import PAGE_BYTES
 
 _ID_BYTES = 16
 
@@ -29,11 +30,13 @@ async def job_lines(edge: Edge, request: Request, group: Group) -> AsyncIterator
     for start in range(0, len(lines), FOLLOW_ROWS):
         some = lines[start : start + FOLLOW_ROWS]
         wanted = dict.fromkeys([ids[line] for line in some if line in ids])
-        rows = await edge.engine.get_many(list(wanted), request.tenant)
+        rows = await edge.engine.get_many(list(wanted), request.tenant, PAGE_BYTES)
         piece = bytearray()
         for line in some:
             if line in ids:
                 job = rows.get(ids[line])
+                if job is not None and job.lacks_texts:  # there was no room for it beside the others
+                    job = (await edge.engine.get_many([job.id], request.tenant)).get(job.id)
                 shown = None if job is None else view(job, durability)
                 piece += encode({"line": line, "id": id_text(ids[line]), "job": shown})
             else:

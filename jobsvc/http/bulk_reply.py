@@ -25,6 +25,7 @@ from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_texts
 from jobsvc.model.job import Job
+from jobsvc.model.limits import PAGE_BYTES
 from jobsvc.ports import Submitted
 from jobsvc.runtime.waiting import Waiters
 
@@ -82,7 +83,7 @@ class Outcomes:
 
     def _ended(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if self._held_bytes < FOLLOW_HELD_BYTES:
+            if self._held_bytes < FOLLOW_HELD_BYTES and not job.lacks_texts:
                 self._held_bytes += _size(job)
                 self._ready.append(job)
             else:
@@ -91,10 +92,15 @@ class Outcomes:
 
     async def next_lines(self) -> bytes:
         """Lines of outcomes, as many as are there; empty after the last."""
-        while not self._ready:
-            if not self._lines:
-                return b""
-            await self._more.wait()
+        while self._ready or self._lines:
+            if not self._ready:
+                await self._more.wait()
+            # Of rows that were deleted meanwhile there are no lines, and yet there may be others.
+            elif lines := await self._next():
+                return lines
+        return b""
+
+    async def _next(self) -> bytes:
         if isinstance(self._ready[0], bytes):
             return await self._read_again()
         jobs: list[Job] = []
@@ -109,11 +115,14 @@ class Outcomes:
         while self._ready and len(ids) < FOLLOW_ROWS and isinstance(job_id := self._ready[0], bytes):
             ids.append(job_id)
             self._ready.popleft()
-        rows = await self._edge.engine.get_many(ids, self._tenant)
+        rows = await self._edge.engine.get_many(ids, self._tenant, PAGE_BYTES)
         for job_id in ids:
             if job_id not in rows:  # deleted meanwhile
                 self._lines.pop(job_id, None)
-        return self._render([job for job_id in ids if (job := rows.get(job_id)) is not None])
+        found = [job for job_id in ids if (job := rows.get(job_id)) is not None]
+        # What had no room beside the others is read when it is the first.
+        self._ready.extendleft([job.id for job in reversed(found) if job.lacks_texts])
+        return self._render([job for job in found if not job.lacks_texts])
 
     def _render(self, jobs: Sequence[Job]) -> bytes:
         out: list[OutcomeLine] = []

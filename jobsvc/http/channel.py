@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from jobsvc.http import framing
+from jobsvc.http.chunks import Chunks
 from jobsvc.http.limits import (
     BODY_GRACE_S,
     BODY_MIN_BYTES_PER_S,
@@ -163,6 +164,8 @@ class Channel(http.HTTPChannel):
         error = framing.length_error(header, data, self._version)
         if error is None:
             chosen: bool = super()._maybeChooseTransferDecoder(header, data)
+            if chosen and header == b"Transfer-Encoding":
+                self._transferDecoder = Chunks(self.requests[-1].handleContentChunk, self._finishRequestBody)
             return chosen
         self.refuse(error)
         self.length = None
@@ -179,7 +182,7 @@ class Channel(http.HTTPChannel):
                 )
             )
         else:
-            self.refuse(framing.bad_request("The chunks of the body are malformed."))
+            self.refuse(framing.bad_request("The chunks of the body, or its trailers, are malformed."))
 
     def rawDataReceived(self, data: bytes) -> None:
         """A piece of the body."""

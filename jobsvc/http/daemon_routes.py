@@ -65,6 +65,7 @@ DAEMON_ROUTES: Final[tuple[Route, ...]] = (
         path="/metrics",
         name="metrics",
         handler=api_daemon.metrics,
+        whole_daemon=True,
         doc="Figures for Prometheus.",
         answers={200: Answer("The text format.", media=("text/plain",))},
         refusals=("overloaded",),

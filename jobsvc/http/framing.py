@@ -19,6 +19,9 @@ _OTHER_VERSION = re.compile(rb"[\x21-\x7e]+ [\x21-\x7e]+ HTTP/(?!1\.[01]$)[0-9]+
 _CONTROLS = bytes((*range(0x09), *range(0x0A, 0x20), 0x7F))
 """All but the tab, which may stand between words of a header."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+CHUNK_MAX_BYTES = 10**LENGTH_DIGITS_MAX
+"""What one chunk may say it has: a proxy whose numbers have 64 bits must not read another one there."""
 _STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r")
 _SPACES = frozenset(b" \t")
 _TLS_HANDSHAKE = 0x16
@@ -56,6 +59,11 @@ def field_error(line: bytes) -> JobsvcError | None:
     if len(line.translate(None, _CONTROLS)) != len(line):
         return bad_request("A header has control characters, or a line that does not end in CR LF.")
     return None
+
+
+def is_field(line: bytes | bytearray) -> bool:
+    """Whether a line of trailers is a name, a colon and a value, without control characters."""
+    return _FIELD.fullmatch(line) is not None
 
 
 def start_error(rest: bytes) -> JobsvcError | None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from ipaddress import IPv6Address
 from typing import Final
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 WRONG_MAX: Final = 20
 """Wrong tokens of one address within `WINDOW_S` that are told to be wrong: enough for a
@@ -35,9 +35,13 @@ class WrongTokens:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def count(self, address: IAddress | None) -> float | None:
-        """One more of there. None while that is bearable, else after how many seconds it will be again."""
-        place = place_of(address)
+    def count(self, host: str) -> float | None:
+        """One more from there. None while that is bearable, else after how many seconds it will be again.
+
+        Args:
+            host: an IP address, or `unix`.
+        """
+        place = place_of(host)
         now = self._clock.seconds()
         wrong, since = self._seen.pop(place, (0, now))
         if now - since >= WINDOW_S:
@@ -48,11 +52,8 @@ class WrongTokens:
         return None if wrong < WRONG_MAX else since + WINDOW_S - now
 
 
-def place_of(address: IAddress | None) -> bytes | str:
+def place_of(host: str) -> bytes | str:
     """Whom an address stands for: itself, for IPv6 its /64, for a Unix socket everyone who may open it."""
-    host = getattr(address, "host", None)
-    if not isinstance(host, str):
-        return "unix"
     if ":" not in host:
         return host
     try:

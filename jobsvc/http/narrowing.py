@@ -59,5 +59,5 @@ async def seen(edge: Edge, request: Request, ids: Sequence[bytes]) -> Sequence[b
     principal = request.asker
     if not principal.narrowed:
         return ids
-    found = await edge.engine.get_many(ids, principal.tenant)
+    found = await edge.engine.get_many(ids, principal.tenant, 0)
     return [i for i in ids if (job := found.get(i)) is not None and principal.covers(job.task, job.queue)]

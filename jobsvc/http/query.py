@@ -12,7 +12,7 @@ from jobsvc.model.clock import time_us
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from jobsvc.model.job import NAME_PATTERN
-from jobsvc.model.limits import LIST_LIMIT_MAX, MANY_MAX, WAIT_MAX_S
+from jobsvc.model.limits import LABELS_MAX, LIST_LIMIT_MAX, MANY_MAX, WAIT_MAX_S
 
 Query = Mapping[str, Any]
 NOTHING: Query = {}
@@ -229,6 +229,8 @@ def parse_query(raw: bytes, parameters: Mapping[str, Parameter]) -> Query:
         if key in place:
             raise JobsvcError("bad_query", f"{name[:64]} is given twice.")
         place[key] = parsed
+        if dot and len(place) > LABELS_MAX:
+            raise JobsvcError("bad_query", f"{stem}.: at most {LABELS_MAX} of these; no job has more.")
     return values
 
 

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from jobsvc.http.grants import NOBODY, Grant
+from jobsvc.model.access import DEFAULT_TENANT
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.tokens import FIRST_TOKEN_NAME, TOKEN_PREFIX, Minted, Token, mint
 from jobsvc.ports import Store
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 TOKENS_MAX: Final = 10_000
 """Tokens kept, those that have ended included: all are in memory (1 KB each), and one reply lists them."""
+TENANT_TOKENS_MAX: Final = 1_000
+"""Good tokens of one tenant other than the operator's: no admin of a tenant can take the room of all."""
 FLUSH_S: Final = 60.0
 """How long the time of a token's last use may wait for its write: it is for people who look which are still needed."""
 LOOK_S: Final = 60.0
@@ -140,7 +143,7 @@ class Registry:
         return cast("Deferred[T]", self._changing.run(lambda: Deferred.fromCoroutine(change())))
 
     async def _create(self, template: Token) -> tuple[Grant, str]:
-        await self._make_room()
+        await self._make_room(template.tenant)
         minted = self._mint()
         token = msgspec.structs.replace(
             template,
@@ -170,7 +173,7 @@ class Registry:
         if grant.replaced or grant.ended(now):
             raise JobsvcError("conflict", f"The token {grant.token.id} has ended or was replaced already.")
         if not grant.first:
-            await self._make_room()
+            await self._make_room(grant.token.tenant)
         minted = self._mint()
         new = msgspec.structs.replace(
             grant.token, id=minted.id, hash=minted.digest, created_at=now, used_at=None
@@ -253,10 +256,17 @@ class Registry:
             if _name(minted.id) not in self._grants:
                 return minted
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, tenant: str) -> None:
+        now = self._now_us()
+        if tenant != DEFAULT_TENANT:
+            good = [g for g in self._grants.values() if g.token.tenant == tenant and g.ended(now) is None]
+            if len(good) >= TENANT_TOKENS_MAX:
+                raise JobsvcError(
+                    "conflict",
+                    f"The tenant {tenant!r} has {TENANT_TOKENS_MAX} tokens already: revoke some first.",
+                )
         if len(self._grants) < TOKENS_MAX:
             return
-        now = self._now_us()
         await self._store.forget_tokens(now)
         self._forget([grant for grant in self._grants.values() if grant.ended(now) and not grant.first])
         if len(self._grants) >= TOKENS_MAX:

@@ -257,11 +257,11 @@ class Request(server.Request):
 
     @property
     def client_address(self) -> str:
-        """Who sent it, for the audit: an IP address, `unix`, or behind a proxy of ours what that names last."""
+        """Who sent it: an IP address, `unix`, or behind a proxy of ours what that names last."""
         if self.site.behind_proxy:
             hops = self.requestHeaders.getRawHeaders(b"x-forwarded-for")
             if hops:
-                last = hops[-1].rpartition(b",")[2].strip().decode("ascii", "replace")
+                last = hops[-1].rpartition(b",")[2].partition(b"%")[0].strip().decode("ascii", "replace")
                 try:
                     return str(ip_address(last))
                 except ValueError:

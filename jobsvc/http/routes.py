@@ -12,7 +12,7 @@ from jobsvc.http.token_routes import TOKEN_ROUTES
 from jobsvc.model.errors import Code
 from jobsvc.model.events import EVENT_KINDS
 from jobsvc.model.job import JobView, Patch, Submit
-from jobsvc.model.limits import LIST_LIMIT
+from jobsvc.model.limits import LIST_LIMIT, MIB, PAGE_BYTES
 from jobsvc.model.states import STATES
 
 _CREATED = ("Location", "ETag", "Preference-Applied", "Idempotency-Key-Expires")
@@ -103,7 +103,10 @@ _JOBS = (
             "label.": query.label("label.x=y: jobs whose label x is y."),
             "since": query.time("Submitted at or after this time."),
             "cursor": query.text("`next` of the page before."),
-            "limit": query.limit(f"Rows of a page; {LIST_LIMIT} when left out."),
+            "limit": query.limit(
+                f"Rows of a page; {LIST_LIMIT} when left out. A page ends before that when more arguments and results "
+                f"are included than {PAGE_BYTES // MIB} MiB: go by `next`."
+            ),
             "order": query.one_of("By submission; newest first when left out.", "desc", "asc"),
             "include": query.some_of("Long members, left out otherwise.", "args", "result"),
         },

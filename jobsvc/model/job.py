@@ -142,6 +142,14 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
         """Whether the outcome is recorded."""
         return self.state in FINAL
 
+    @property
+    def lacks_texts(self) -> bool:
+        """Whether the row was read without the arguments or the result that lie beside it."""
+        return bool(
+            (self.large & ARGS_LARGE and self.args is None)
+            or (self.large & RESULT_LARGE and self.result is None)
+        )
+
 
 ARGS_LARGE = 1
 RESULT_LARGE = 2

@@ -39,6 +39,9 @@ CALL_WAIT_S = 60.0
 """What `call` waits when the client names no time."""
 LIST_LIMIT = 50
 LIST_LIMIT_MAX = 1_000
+PAGE_BYTES = 8 * MIB
+"""Arguments and results on one page of a list, which ends early when there are more: of a thousand results each could
+have `RESULT_MAX_BYTES`, and a reply is in memory three times while it is made."""
 MANY_MAX = 400
 """Ids in one `GET /v1/jobs?id=`: what a request line within `HEADERS_MAX_BYTES` has room for."""
 

@@ -20,6 +20,7 @@ from jobsvc.ports import (
     Claim,
     Durability,
     JobFilter,
+    JobPage,
     Move,
     Recovered,
     Settled,
@@ -30,7 +31,6 @@ from jobsvc.ports import (
 from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
 
-_Jobs = list[Job]
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
 _Tokens = list[Token]
@@ -166,15 +166,15 @@ class StoreFace(ABC):
         """One job."""
         return self._read("get", job_id, args=args, result=result)
 
-    def get_many(self, ids: Sequence[bytes]) -> Deferred[dict[bytes, Job]]:
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> Deferred[dict[bytes, Job]]:
         """Those that are there."""
-        return self._read("get_many", ids)
+        return self._read("get_many", ids, max_bytes)
 
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
         return self._read("by_key", tenant, key)
 
-    def list(self, wanted: JobFilter) -> Deferred[_Jobs]:
+    def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""
         return self._read("list", wanted)
 

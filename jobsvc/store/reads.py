@@ -13,9 +13,9 @@ import msgspec
 
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
-from jobsvc.model.job import Job
+from jobsvc.model.job import ARGS_LARGE, RESULT_LARGE, Job
 from jobsvc.model.tokens import Token
-from jobsvc.ports import JobFilter
+from jobsvc.ports import JobFilter, JobPage
 from jobsvc.store import statements as sql
 from jobsvc.store.rows import LARGE_FIELDS, Policies, attempts_of, chunks_of, jobs_of
 from jobsvc.store.tokens import TOKENS, tokens_of
@@ -71,21 +71,37 @@ class Reads:
         """One job."""
         return next(iter(self._jobs(sql.BY_ID, (job_id,), args=args, result=result)), None)
 
-    def get_many(self, ids: Sequence[bytes]) -> dict[bytes, Job]:
-        """Those that are there."""
+    def get_many(self, ids: Sequence[bytes], max_bytes: int | None = None) -> dict[bytes, Job]:
+        """Those that are there; all with their large texts, or so many bytes of them: first those that are done."""
         found: dict[bytes, Job] = {}
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = ids[start : start + _IDS_AT_ONCE]
-            found.update(
-                (job.id, job) for job in self._jobs(sql.by_ids(len(some)), some, args=True, result=True)
-            )
+            text = self._value(sql.jobs_where(sql.by_ids(len(some)), args=True, result=True), *some)
+            found.update((job.id, job) for job in jobs_of(text, self._policies))
+        large = [found[i] for i in ids if i in found and found[i].large]
+        if max_bytes is not None:
+            large.sort(key=lambda job: not job.done)
+            large = self._within(large, max_bytes, args=True, result=True)
+        self._with_large(large, args=True, result=True)
         return found
 
     def by_key(self, tenant: str, key: str) -> Job | None:
         """The job that holds an idempotency key."""
         return next(iter(self._jobs(sql.BY_KEY, (tenant, key), args=True, result=True)), None)
 
-    def list(self, wanted: JobFilter) -> list[Job]:
+    def _within(self, jobs: list[Job], max_bytes: int, *, args: bool, result: bool) -> list[Job]:
+        """As many as have no more arguments and results, at least one. Of large texts only lengths are read."""
+        left = max_bytes
+        for place, job in enumerate(jobs):
+            left -= len(job.args or b"") + len(job.result or b"")
+            if job.large and (args or result):
+                which = args * ARGS_LARGE + result * RESULT_LARGE
+                left -= self._value(sql.PAYLOAD_BYTES, job.no, which)
+            if left < 0 and place:
+                return jobs[:place]
+        return jobs
+
+    def list(self, wanted: JobFilter) -> JobPage:
         """One page, newest first or ascending."""
         conditions: list[str] = []
         parameters: list[Any] = []
@@ -115,9 +131,14 @@ class Reads:
             " AND ".join(conditions) or "1", "ASC" if wanted.ascending else "DESC",
             args=wanted.args, result=wanted.result,
         )  # fmt: skip
-        jobs = jobs_of(self._value(statement, *parameters, wanted.limit), self._policies)
+        # One more than the page has tells whether there is a next one.
+        jobs = jobs_of(self._value(statement, *parameters, wanted.limit + 1), self._policies)
         jobs.sort(key=lambda job: job.no, reverse=not wanted.ascending)
-        return self._with_large(jobs, args=wanted.args, result=wanted.result)
+        page = jobs[: wanted.limit]
+        if wanted.max_bytes is not None:
+            page = self._within(page, wanted.max_bytes, args=wanted.args, result=wanted.result)
+        self._with_large(page, args=wanted.args, result=wanted.result)
+        return JobPage(page, len(page) < len(jobs))
 
     # -- events
     def chunks(

@@ -372,6 +372,7 @@ BY_ID: Final = "id=?"
 BY_KEY: Final = "tenant=? AND key=?"
 LABEL: Final = "EXISTS (SELECT 1 FROM json_each(labels) AS l WHERE l.key=? AND l.value=?)"
 PAYLOAD: Final = "SELECT body FROM payload WHERE no=? AND which=?"
+PAYLOAD_BYTES: Final = "SELECT coalesce(sum(length(body)), 0) FROM payload WHERE no=? AND which & ? != 0"
 
 
 @cache

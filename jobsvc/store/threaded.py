@@ -33,6 +33,11 @@ SUBMITS_WAITING_MAX: Final = 50_000
 READERS: Final = 3
 READS_WAITING_MAX: Final = 10_000
 """More than all connections the daemon accepts can ask for at once."""
+LISTERS: Final = 2
+"""Threads for lists, which may look at every row there is (a label that nobody has): they must not hold up the others,
+whose reads take microseconds."""
+LISTS_WAITING_MAX: Final = 500
+"""Lists that wait for those; more are refused (`overloaded`)."""
 
 T = TypeVar("T")
 _Asked = tuple[Call, Deferred[Any], int]
@@ -75,6 +80,7 @@ class ThreadedStore(StoreFace):
         self._ended: Deferred[None] = Deferred()
         self._writer = threading.Thread(target=self._work, name="jobsvc-store-writer", daemon=True)
         self._pool = NamedPool(reactor, "jobsvc-store-reader", READERS, READS_WAITING_MAX)
+        self._lists = NamedPool(reactor, "jobsvc-store-lister", LISTERS, LISTS_WAITING_MAX)
         self._reader = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
 
@@ -90,6 +96,7 @@ class ThreadedStore(StoreFace):
 
         async def in_order() -> None:
             await self._pool.stop()
+            await self._lists.stop()
             for connection in self._reader_connections:
                 connection.close()
             if self._writer.ident is None:  # a stop that came before `open`
@@ -109,7 +116,7 @@ class ThreadedStore(StoreFace):
     @property
     def reads(self) -> int:
         """Reads that wait or run."""
-        return self._pool.in_flight
+        return self._pool.in_flight + self._lists.in_flight
 
     @property
     def broken(self) -> bool:
@@ -129,7 +136,8 @@ class ThreadedStore(StoreFace):
         return answer
 
     def _read(self, kind: str, *args: Any, **options: Any) -> Deferred[Any]:
-        return self._pool.run(self._read_here, kind, args, options).addErrback(self._unread)
+        pool = self._lists if kind == "list" else self._pool
+        return pool.run(self._read_here, kind, args, options).addErrback(self._unread)
 
     def _unread(self, failure: Failure) -> Failure:
         if is_broken(failure.value) and self._broken is None:

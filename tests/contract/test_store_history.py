@@ -48,7 +48,7 @@ class Listed:
     def places(self, **wanted: Any) -> list[int]:
         """Which of the jobs a filter gives, by their place in `jobs`."""
         by_id = {job.id: place for place, job in enumerate(self.jobs)}
-        return [by_id[job.id] for job in self.held(self.held.store.list(JobFilter(**wanted)))]
+        return [by_id[job.id] for job in self.held(self.held.store.list(JobFilter(**wanted))).jobs]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_cursor_is_stable(held: Held, *, ascending: bool) -> None:
     jobs = held.submitted(*(job_of() for _ in range(7)))
     seen: list[bytes] = []
     cursor = None
-    while page := held(held.store.list(JobFilter(cursor=cursor, ascending=ascending, limit=3))):
+    while page := held(held.store.list(JobFilter(cursor=cursor, ascending=ascending, limit=3))).jobs:
         seen += [job.id for job in page]
         cursor = page[-1].no
         if len(seen) == 3 and not ascending:
@@ -103,8 +103,8 @@ def test_lists_leave_out_texts_unless_asked(held: Held) -> None:
     """Large ones too come only when asked for."""
     job = held.running(args=LARGE)
     held(held.store.settle([end_of(job, result=b"[2]")]))
-    (short,) = held(held.store.list(JobFilter()))
-    (full,) = held(held.store.list(JobFilter(args=True, result=True)))
+    (short,) = held(held.store.list(JobFilter())).jobs
+    (full,) = held(held.store.list(JobFilter(args=True, result=True))).jobs
     assert (short.args, short.result) == (None, None)
     assert (full.args, full.result) == (LARGE, b"[2]")
 
@@ -152,7 +152,7 @@ def test_retention_takes_the_oldest_ends(held: Held) -> None:
     assert held(held.store.purge(NOW + 99, 10)) == 1
     assert held(held.store.purge(NOW + 99, 10)) == 0
     assert held(held.store.purge(NOW + 500, 10)) == 2
-    assert len(held(held.store.list(JobFilter()))) == 2
+    assert len(held(held.store.list(JobFilter())).jobs) == 2
 
 
 # -- start
@@ -240,3 +240,34 @@ def test_many_interrupted_jobs(held: Held) -> None:
     assert held(held.store.recover(NOW + 61)) == Recovered()
     assert held(held.store.queued()) == {"count": 400}
     assert held.event_numbers(jobs[-1]) == [2, 3]
+
+
+def test_many_rows_within_a_bound(held: Held) -> None:
+    """Large texts come as far as there is room, at least one; the row itself always does."""
+    jobs = held.submitted(*(job_of(args=b'"%s"' % (b"x" * size)) for size in (10, 50_000, 50_000, 50_000)))
+    ids = [job.id for job in jobs]
+    for bound, lacking in ((None, []), (1_000_000, []), (110_000, ids[3:]), (0, ids[2:])):
+        found = held(held.store.get_many(ids, bound))
+        assert [i for i in ids if found[i].lacks_texts] == lacking
+    assert [job.id for job in jobs if held(held.store.get_many(ids[::-1], 0))[job.id].lacks_texts] == ids[1:3]
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+def test_a_page_ends_by_its_bytes(held: Held, *, ascending: bool) -> None:
+    """Arguments count whether they lie in the row or beside it; the next page goes on; one job is always there."""
+    sizes = [10, 100_000, 1_000, 100_000, 300_000, 10]
+    jobs = held.submitted(*(job_of(args=b'"%s"' % (b"x" * (size - 2))) for size in sizes))
+    pages: list[list[int]] = []
+    cursor, more, seen = None, True, []
+    while more:
+        wanted = JobFilter(cursor=cursor, ascending=ascending, limit=10, max_bytes=150_000, args=True)
+        rows, more = held(held.store.list(wanted))
+        pages.append([len(job.args or b"") for job in rows])
+        seen += [job.id for job in rows]
+        cursor = rows[-1].no
+    assert seen == [job.id for job in (jobs if ascending else jobs[::-1])]
+    if ascending:
+        assert pages == [[10, 100_000, 1_000], [100_000], [300_000], [10]]
+    else:
+        assert pages == [[10], [300_000], [100_000, 1_000], [100_000, 10]]
+    assert held(held.store.list(JobFilter(limit=10, max_bytes=1))).more is False  # no texts were asked for

@@ -116,7 +116,7 @@ def test_one_key_twice_in_one_list(held: Held) -> None:
     assert again.job is not first.job
     assert other.job is None
     assert plain.job is not None
-    assert len(held(held.store.list(JobFilter()))) == 2
+    assert len(held(held.store.list(JobFilter())).jobs) == 2
 
 
 def test_a_replay_shows_what_has_become_of_the_job(held: Held) -> None:

@@ -219,6 +219,22 @@ FRAMING: dict[str, list[Case]] = {
         [
             chunks(b"0\r\n" + b"X-Trailer: " + b"a" * 70_000),
             chunks(b"0\r\n" + b"X: y\r\n" * 20_000 + b"\r\n"),
+            chunks(b"0\r\nX: y\n\r\n" + get(b"/v1/info")),
+            chunks(b"0\r\nX: y\n\n" + get(b"/v1/info") + b"\r\n"),
+            *(
+                chunks(b"0\r\n" + trailer + b"\r\n\r\n")
+                for trailer in (
+                    b"no colon",
+                    b": y",
+                    b" X: y",
+                    b"X : y",
+                    b"X: y\r\n folded: z",
+                    b"X: \0",
+                    b"X: a\rb",
+                    b"X\xff: y",
+                )
+            ),
+            *(chunks(b"%b\r\nhello" % size) for size in (b"f" * 16, b"1" + b"0" * 16, b"f" * 900)),
             chunks(b"+5\r\nhello\r\n0\r\n\r\n"),
             chunks(b"0x5\r\nhello\r\n0\r\n\r\n"),
             chunks(b"-5\r\nhello\r\n0\r\n\r\n"),

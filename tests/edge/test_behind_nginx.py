@@ -53,6 +53,9 @@ TRICKS = [
     head(b"Content-Length: 0\r\nContent-Length: %d" % len(SMUGGLED), body=SMUGGLED),
     head(CHUNKED, body=b"f;x=\n" + GOOD + b"\r\n0\r\n\r\n" + SMUGGLED),
     head(CHUNKED, body=b"0\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED)),
+    head(CHUNKED, body=b"0\r\nX: y\n\r\n" + SMUGGLED),
+    head(CHUNKED, body=b"0\r\nX: y\n\n" + SMUGGLED + b"\r\n"),
+    head(CHUNKED, body=b"1" + b"0" * 16 + b"\r\n" + GOOD + b"\r\n0\r\n\r\n" + SMUGGLED),
     post(GOOD) + get(b"/v1/info") + post(GOOD),
     get(b"/v1/info") * 5,
 ]

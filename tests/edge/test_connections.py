@@ -121,8 +121,9 @@ def test_behind_a_proxy_nobody_is_counted_by_address_and_its_last_hop_counts(hou
     Wire(house.site, STRANGER).request("GET", "/v1/info", headers=forwarded)
     Wire(house.site, STRANGER).request("GET", "/v1/info", headers={"X-Forwarded-For": "2001:db8::1"})
     Wire(house.site, STRANGER).request("GET", "/v1/info", headers={"X-Forwarded-For": "<script>"})
+    Wire(house.site, STRANGER).request("GET", "/v1/info", headers={"X-Forwarded-For": "fe80::1%<script>"})
     Wire(house.site, STRANGER).request("GET", "/v1/info")
-    assert seen == [STRANGER, "192.0.2.1", "2001:db8::1", STRANGER, STRANGER]
+    assert seen == [STRANGER, "192.0.2.1", "2001:db8::1", STRANGER, "fe80::1", STRANGER]
     assert all(Wire(house.site, STRANGER).welcome for _ in range(limits.UNPROVEN_PER_ADDRESS_MAX + 5))
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from twisted.internet.defer import CancelledError
 
+from jobsvc.engine.waits import Waits
 from jobsvc.model.frames import Result
 from jobsvc.model.job import Job
 from jobsvc.model.limits import KEEP_S
@@ -146,6 +149,31 @@ def test_many_until_all_or_any_is_done(rig: Rig) -> None:
     assert rig.engine.bus.follows == {}
 
 
+def test_many_are_looked_at_again_only_for_the_last_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look reads all of them: with a thousand such clients every end would cost a thousand looks."""
+    looks: list[int] = []
+    get_many = Waits.get_many
+
+    async def counted(waits: Waits, ids: Sequence[bytes], *more: Any) -> dict[bytes, Job]:
+        looks.append(len(ids))
+        return await get_many(waits, ids, *more)
+
+    monkeypatch.setattr(Waits, "get_many", counted)
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 5)
+    waiting = [rig.engine.wait_many([job.id for job in jobs], "default", 60, "all") for _ in range(3)]
+    left = rig.engine.wait_many([jobs[0].id, bytes(16)], "default", 60, "all")
+    left.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    left.cancel()
+    assert len(looks) == 4
+    for job in jobs:
+        assert not any(each.called for each in waiting)
+        worker.succeed(job)
+    assert all(job.done for each in waiting for job in result_of(each).values())
+    assert len(looks) == 7
+    assert rig.engine.bus.follows == {}
+
+
 def test_many_end_with_the_time_and_leave_nothing(rig: Rig) -> None:
     rig.worker("io")
     jobs = rig.submit_many("thumbnail", 2)
@@ -218,7 +246,7 @@ def test_a_follower_of_replayed_jobs_gets_those_that_have_ended(rig: Rig) -> Non
 def test_a_list_knows_which_tasks_are_gone(rig: Rig) -> None:
     job = rig.submit("thumbnail")
     rig.reload({name: spec for name, spec in rig.engine.tasks.items() if name != "thumbnail"})
-    [row] = result_of(rig.engine.list(JobFilter()))
+    [row] = result_of(rig.engine.list(JobFilter())).jobs
     assert (row.id, row.state, row.reason) == (job.id, "queued", "no_such_task")
     [found] = result_of(rig.engine.get_many([job.id], "default")).values()
     assert found.reason == "no_such_task"

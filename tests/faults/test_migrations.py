@@ -63,7 +63,7 @@ def test_an_older_database_is_copied_and_migrated(file: Path, number: int) -> No
     store.open()
     backup = file.parent / "backup" / f"jobsvc-schema{number}-20260921T141320.000000Z.db"
     assert (store.opened.migrated_from, store.opened.backup) == (number, backup)
-    jobs = {job.task: job for job in store.reads.list(JobFilter(limit=100, args=True, result=True))}
+    jobs = {job.task: job for job in store.reads.list(JobFilter(limit=100, args=True, result=True)).jobs}
     assert {job.state for job in jobs.values()} == set(STATES)
     assert all(job.state == task for task, job in jobs.items())
     assert jobs["succeeded"].result == b'{"sum":3}'

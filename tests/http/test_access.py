@@ -244,7 +244,14 @@ def test_a_narrowed_token_sees_its_jobs_only(house: House, fields: dict[str, Any
 
 
 def test_what_every_reader_may_see(house: House) -> None:
-    """Workers, executors, figures and the daemon's own facts are of no tenant: `read` is enough, narrowed or not."""
+    """Workers, executors and the daemon's own facts are of no tenant: `read` is enough, narrowed or not."""
     narrow = key(house, "read", tenant="acme", tasks=["echo"])
-    for path in ("/v1/workers", "/v1/executors", "/v1/info", "/metrics", "/openapi.json", "/readyz?verbose"):
+    for path in ("/v1/workers", "/v1/executors", "/v1/info", "/openapi.json", "/readyz?verbose"):
         assert narrow.ask("GET", path).status == 200, path
+
+
+def test_figures_name_tenants_and_tasks_so_not_everybody_gets_them(house: House) -> None:
+    """They are for a token of the operator's tenant that is not narrowed; it needs no more than `read`."""
+    for fields in ({"tenant": "acme"}, {"tasks": ["echo"]}, {"queues": ["default"]}):
+        assert key(house, "read", "operate", **fields).code("GET", "/metrics") == (403, "forbidden")
+    assert key(house, "read").ask("GET", "/metrics").status == 200

@@ -8,7 +8,10 @@ import msgspec
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from jobsvc.http import bulk_reply, limits
+from jobsvc.engine import waits
+from jobsvc.http import bulk_jobs, bulk_reply, limits
+from jobsvc.http.refusals import DISTINCT_MAX, Refusals
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import parse_id
 from tests.http.house import House
 from tests.http.wire import TOKEN, Wire, chunked
@@ -76,7 +79,7 @@ def test_full_gives_the_jobs_beside_their_ids(house: House) -> None:
 
 def test_full_says_null_of_a_job_that_is_gone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted between its commit and the reply: the id alone is left."""
-    monkeypatch.setattr(house.engine, "get_many", lambda _ids, _tenant: succeed({}))
+    monkeypatch.setattr(house.engine, "get_many", lambda *_: succeed({}))
     [line] = house.ask("POST", "/v1/jobs/bulk?full=1", raw=LINE % 1).lines()
     assert (line["line"], line["job"]) == (1, None)
 
@@ -85,6 +88,11 @@ def test_an_empty_upload_is_answered_with_nothing(house: House) -> None:
     """No line, no id."""
     assert house.ask("POST", "/v1/jobs/bulk").body == b""
     assert house.ask("POST", "/v1/jobs/bulk", raw=b"\n\n").body == b""
+    lines = house.ask(
+        "POST", "/v1/jobs/bulk", raw=b"\n" * 2_500 + LINE % 1 + b"\n" * 2_500 + LINE % 2
+    ).lines()
+    assert [line["line"] for line in lines] == [2_501, 5_002]
+    assert house.site.budget.used == 0
 
 
 def test_lines_are_committed_while_the_body_arrives(house: House) -> None:
@@ -285,6 +293,45 @@ def test_outcomes_for_a_slow_reader_are_read_again(house: House, monkeypatch: py
     assert outcomes[-1]["result"].endswith("5")
 
 
+def test_large_outcomes_are_read_again_a_few_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as have room beside each other; one row that is gone does not end the reply for the others."""
+    monkeypatch.setattr(bulk_reply, "FOLLOW_HELD_BYTES", 0)
+    monkeypatch.setattr(bulk_reply, "FOLLOW_ROWS", 3)
+    monkeypatch.setattr(bulk_reply, "PAGE_BYTES", 8_000)
+    wire = house.start("POST", "/v1/jobs/bulk?follow=out", raw=b"".join(LINE % n for n in range(7)))
+    wire.channel.pauseProducing()
+    for n, start in enumerate(house.worker.started):
+        house.worker.succeed(start, msgspec.json.encode("r" * 5_000 + str(n)))
+    [reply] = wire.replies()
+    for line in reply.lines()[1:4]:
+        house.store.delete(parse_id(line["id"]))
+    wire.channel.resumeProducing()
+    outcomes = [line for line in wire.reply().lines() if "state" in line]
+    assert [line["line"] for line in outcomes] == [1, 5, 6, 7]
+    assert outcomes[-1]["result"].endswith("6")
+
+
+def test_large_replays_are_followed_within_the_bound(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyed jobs that ended long ago: their results are read a few at a time, and none is left out."""
+    monkeypatch.setattr(waits, "PAGE_BYTES", 8_000)
+    monkeypatch.setattr(bulk_reply, "PAGE_BYTES", 8_000)
+    body = b"".join(b'{"task":"echo","key":"k%d"}\n' % n for n in range(4))
+    house.ask("POST", "/v1/jobs/bulk", raw=body)
+    for n, start in enumerate(house.worker.started):
+        house.worker.succeed(start, msgspec.json.encode(str(n) * 5_000))
+    lines = house.ask("POST", "/v1/jobs/bulk?follow=out", raw=body).lines()[4:]
+    assert {line["line"]: line["result"][0] for line in lines} == {1: "0", 2: "1", 3: "2", 4: "3"}
+
+
+def test_full_reads_large_jobs_one_by_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no room beside the others is still told whole."""
+    monkeypatch.setattr(bulk_jobs, "PAGE_BYTES", 1)
+    later = {"task": "echo", "run_at": "2027-01-01T00:00:00Z"}
+    texts = [msgspec.json.encode({**later, "args": {"x": str(n) * 5_000}}) for n in range(4)]
+    lines = house.ask("POST", "/v1/jobs/bulk?full=1", raw=b"\n".join(texts)).lines()
+    assert [line["job"]["args"]["x"][0] for line in lines] == ["0", "1", "2", "3"]
+
+
 def test_what_the_store_refuses_is_told_line_by_line(house: House, flush_failures: Any) -> None:
     """An unexpected error has its number on each line, and is logged once."""
 
@@ -337,3 +384,37 @@ def test_the_path_of_bulk_spelt_otherwise_works_too(house: House) -> None:
     wire.send(f"POST /v1/jobs/bulk HTTP/1.1\r\n{HEAD}".encode() + chunked(LINE % 1))
     wire.request("GET", "/livez")
     assert [reply.status for reply in wire.replies()] == [200, 200]
+
+
+def test_nothing_is_kept_of_what_is_behind_the_last_line_taken(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refusal for all of it, in however many pieces it comes; the bytes are given back."""
+    monkeypatch.setattr("jobsvc.http.bulk.BULK_LINES_MAX", 2)
+    wire = begin(house)
+    for text in (LINE % 1, LINE % 2 + LINE % 3 + LINE % 4, (LINE % 5) * 50, b"\n" * 50, LINE % 6):
+        wire.send(piece(text))
+    wire.send(piece(b"x") + b"0\r\n\r\n")
+    lines = wire.reply().lines()
+    assert [line["line"] for line in lines] == [1, 2, 3]
+    assert lines[2]["problem"]["code"] == "too_large"
+    assert house.site.budget.used == 0
+    assert stored(house) == 2
+
+
+def test_bad_lines_share_their_refusals() -> None:
+    """No frame, no cause and no line is held with them; beyond a cap only the code is told."""
+    refusals = Refusals()
+
+    def refused(words: str) -> JobsvcError:
+        error = JobsvcError("bad_json", words, errors=[{"pointer": "/x", "detail": words}])
+        error.__cause__ = ValueError()
+        return refusals.kept(error)
+
+    first = refused("odd")
+    assert first is refused("odd")
+    assert (first.code, first.detail, first.context["errors"][0]["pointer"]) == ("bad_json", "odd", "/x")
+    assert (first.__traceback__, first.__cause__, first.__context__) == (None, None, None)
+    others = {id(refused(f"odd {n}")) for n in range(DISTINCT_MAX + 500)}
+    assert len(others) == DISTINCT_MAX  # all but the first of the cap, and the one for what is beyond
+    assert refused("odd") is first

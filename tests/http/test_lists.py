@@ -5,6 +5,9 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
+import pytest
+
+from jobsvc.http import api_jobs
 from tests.http.house import House
 
 
@@ -17,6 +20,7 @@ def test_filters_that_do_not_exist(house: House) -> None:
         ("limit=\u0661", "limit"), ("limit=1e2", "limit"), ("limit=5&limit=6", "limit"), ("since=yesterday", "since"),
         ("since=2026-01-01T00:00:00", "since"), ("include=owner", "include"), ("task=", "task"),
         ("task=a%00b", "task"), ("%ff=1", "UTF-8"), ("fields=id", "fields"),
+        ("&".join(f"label.k{n}=v" for n in range(1_100)), "16"),
     ):  # fmt: skip
         reply = house.ask("GET", f"/v1/jobs?{quote(query, safe='=&%.,')}")
         assert (reply.status, reply.json()["code"]) == (400, "bad_query"), query
@@ -135,3 +139,36 @@ def test_where_a_stream_goes_on(house: House) -> None:
     assert b"id: 1\n" in wire.replies()[0].body
     missing = house.ask("GET", f"/v1/jobs/{other['id'][:-6]}000000/events", headers={"Last-Event-ID": "1"})
     assert missing.status == 404
+
+
+def test_a_page_ends_before_it_is_too_long(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes of arguments and results, if they are asked for; `next` goes on where it ended."""
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    ids = [house.submit(args={"x": "y" * 4_000})["id"] for _ in range(5)]
+    pages, cursor = [], ""
+    while True:
+        page = house.ask("GET", f"/v1/jobs?include=args,result&order=asc&limit=1000{cursor}").json()
+        pages.append([job["id"] for job in page["jobs"]])
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert pages == [ids[:2], ids[2:4], ids[4:]]
+    assert len(house.ask("GET", "/v1/jobs?limit=1000").json()["jobs"]) == 5
+
+
+def test_named_jobs_that_are_too_long_for_one_reply(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rest` names what had no room; what is done goes first, so that a client who waits for any gets it."""
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    ids = [house.submit(args={"x": "y" * 4_000}, run_at="2027-01-01T00:00:00Z")["id"] for _ in range(5)]
+    ids.append(house.submit(args={"x": "y" * 4_000})["id"])
+    house.worker.succeed(house.worker.started[-1], b'"%s"' % (b"z" * 5_000))
+    gone = "0198c0de-0000-7000-8000-000000000000"
+    page = house.ask("GET", f"/v1/jobs?id={','.join(ids)},{gone}&wait=300&until=any").json()
+    assert ([job["id"] for job in page["jobs"]], page["missing"]) == (ids[5:], [gone])
+    assert (page["rest"], len(page["jobs"][0]["result"])) == (ids[:5], 5_000)
+    page = house.ask("GET", f"/v1/jobs?id={','.join(page['rest'])}").json()
+    assert ([job["id"] for job in page["jobs"]], page["rest"]) == (ids[:2], ids[2:5])
+    page = house.ask("GET", f"/v1/jobs?id={ids[4]}").json()
+    assert "rest" not in page
+    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 1)
+    assert len(house.ask("GET", f"/v1/jobs?id={','.join(ids)}").json()["jobs"]) == 1

@@ -127,6 +127,19 @@ def test_labels_from_outside_are_bounded() -> None:
     assert later == first
 
 
+def test_tenants_are_bounded_too() -> None:
+    """Whoever may make tokens may make up tenants."""
+    metrics = Metrics(Counter(), {})
+    metrics.gauges = {("waiting", f"tenant{n}"): 1 for n in range(LABEL_VALUES_MAX + 50)}
+    (waiting,) = [
+        family
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        if family.name == "jobsvc_waiting"
+    ]
+    told = {sample.labels["tenant"]: sample.value for sample in waiting.samples}
+    assert (len(told), told[OTHER]) == (LABEL_VALUES_MAX + 1, 50)
+
+
 @pytest.mark.parametrize("name", ['a"b\\c\nd', "x\x1b[2J", "\u2028", "ü" * 200])
 def test_hostile_label_values_stay_values(name: str) -> None:
     """P11: quotes and line breaks are escaped; a scraper gets the very text back."""

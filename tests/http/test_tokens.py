@@ -111,6 +111,20 @@ def test_there_is_room_for_so_many(house: House, monkeypatch: pytest.MonkeyPatch
     assert house.ask("GET", f"/v1/tokens/{short.id}").status == 404
 
 
+def test_a_tenant_does_not_take_the_room_of_all(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By making tokens, or by rotating one again and again while the old ones are still good; revoking helps."""
+    monkeypatch.setattr(registry, "TENANT_TOKENS_MAX", 3)
+    admin = key(house, "admin", tenant="acme")
+    made = [admin.ask("POST", "/v1/tokens", {"name": "x", "scopes": ["read"]}).json() for _ in range(2)]
+    assert admin.code("POST", "/v1/tokens", {"name": "x", "scopes": ["read"]}) == (409, "conflict")
+    assert admin.code("POST", f"/v1/tokens/{made[0]['id']}/rotate", {"grace_s": 60}) == (409, "conflict")
+    for _ in range(4):
+        key(house, "read")  # the operator's, and another tenant's, are not held up
+    key(house, "read", tenant="other")
+    assert admin.ask("DELETE", f"/v1/tokens/{made[0]['id']}").status == 204
+    assert admin.ask("POST", f"/v1/tokens/{made[1]['id']}/rotate", {"grace_s": 60}).status == 201
+
+
 # -- ending -------------------------------------------------------------------------------------------------------
 
 

@@ -155,7 +155,7 @@ def inspect(image: Image, folder: Path) -> Found:
 
 
 def _rows(store: SqliteStore) -> dict[bytes, Job]:
-    return {job.id: job for job in store.reads.list(JobFilter(limit=1_000_000, args=True, result=True))}
+    return {job.id: job for job in store.reads.list(JobFilter(limit=1_000_000, args=True, result=True)).jobs}
 
 
 # -- what it should hold ---------------------------------------------------------------------------------------------

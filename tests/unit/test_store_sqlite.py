@@ -116,7 +116,7 @@ def test_a_refusal_in_a_group_leaves_the_others_whole(store: SqliteStore) -> Non
     )
     assert (late, good) == ([False], [True])
     assert stored(store, submitted[0].job) == new
-    assert len(store.reads.list(JobFilter())) == 2
+    assert len(store.reads.list(JobFilter()).jobs) == 2
 
 
 def test_a_failed_group_leaves_nothing(store: SqliteStore) -> None:
@@ -210,10 +210,10 @@ def test_a_full_disk_refuses_the_group_and_it_goes_on_later(file: Path) -> None:
     with pytest.raises(JobsvcError) as refused:
         store.submit([job_of(args=b"x" * 100_000), job_of(args=b"x" * 500_000)])
     assert refused.value.code == "disk_full"
-    assert [job.id for job in store.reads.list(JobFilter())] == [kept.id]
+    assert [job.id for job in store.reads.list(JobFilter()).jobs] == [kept.id]
     store._db.execute(f"PRAGMA max_page_count={limit * 1000}")
     store.submit([job_of(args=b"x" * 500_000)])
-    assert len(store.reads.list(JobFilter())) == 2
+    assert len(store.reads.list(JobFilter()).jobs) == 2
     store.close()
 
 

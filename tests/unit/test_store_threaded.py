@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from jobsvc.model.errors import CannotWrite, JobsvcError
-from jobsvc.ports import Claim, JobFilter
+from jobsvc.ports import Claim, JobFilter, JobPage
 from jobsvc.store import threaded
 from jobsvc.store.connection import StoreRefused
+from jobsvc.store.reads import Reads
 from jobsvc.store.sqlite import Call
 from jobsvc.store.threaded import ThreadedStore
 from tests.contract.store_harness import ANSWER_S, NOW, PumpedReactor, job_of
@@ -174,10 +175,10 @@ def test_too_many_waiting_jobs_are_refused(story: Story, monkeypatch: pytest.Mon
 def test_reads_do_not_wait_for_the_writer(story: Story) -> None:
     """They see what was committed before."""
     first = story.hold()
-    assert story.reactor.wait(story.store.list(JobFilter())) == []
+    assert story.reactor.wait(story.store.list(JobFilter())).jobs == []
     story.gate.opened.set()
     story.reactor.wait(first)
-    assert len(story.reactor.wait(story.store.list(JobFilter()))) == 1
+    assert len(story.reactor.wait(story.store.list(JobFilter())).jobs) == 1
 
 
 def test_a_read_that_fails_harms_no_other(story: Story) -> None:
@@ -236,3 +237,26 @@ def test_close_of_a_store_that_was_never_opened(tmp_path: Path) -> None:
     store = ThreadedStore(str(tmp_path / "jobs.db"), "power", reactor.provided, lambda _: None)
     reactor.wait(store.close())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_long_lists_hold_up_nothing_but_lists(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have threads of their own, and so many may wait for those."""
+    story.gate.opened.set()
+    job = job_of()
+    story.reactor.wait(story.store.submit([job]))
+    going_on = threading.Event()
+    page = Reads.list
+
+    def long(reads: Reads, wanted: JobFilter) -> JobPage:
+        assert going_on.wait(ANSWER_S)
+        return page(reads, wanted)
+
+    monkeypatch.setattr(Reads, "list", long)
+    lists = [story.store.list(JobFilter()) for _ in range(threaded.LISTERS + threaded.LISTS_WAITING_MAX)]
+    assert story.store.reads == len(lists)
+    with pytest.raises(JobsvcError, match="too much waiting"):
+        story.reactor.wait(story.store.list(JobFilter()))
+    assert story.reactor.wait(story.store.get(job.id)) is not None
+    assert not any(each.called for each in lists)
+    going_on.set()
+    assert [len(story.reactor.wait(each).jobs) for each in lists] == [1] * len(lists)

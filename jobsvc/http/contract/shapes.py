@@ -51,12 +51,14 @@ class Problem(msgspec.Struct):
 class JobPage(msgspec.Struct):
     """Some jobs. `next` is the cursor of the page behind this one, null on the last.
 
-    `missing` comes with id alone: what was asked for and is not there.
+    `missing` comes with id alone: what was asked for and is not there. So does `rest`, when one reply has no room for
+    all: what else is there, to be asked for by further requests.
     """
 
     jobs: list[JobView]
     next: str | None
     missing: list[str] | UnsetType = UNSET
+    rest: list[str] | UnsetType = UNSET
 
 
 class Attempts(msgspec.Struct):
