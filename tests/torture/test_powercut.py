@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobsvc.ports import Claim, Durability
-from jobsvc.store import migrating, opening
-from jobsvc.store.schema import MIGRATIONS
+from jobsvc.model.states import STATES
+from jobsvc.ports import Durability
+from jobsvc.store import opening
 from jobsvc.store.sqlite import SqliteStore
-from tests.contract.store_harness import NOW, end_of, job_of
+from tests.faults.test_migrations import RELEASED, made
 from tests.torture.filelog import Disk, FileLog, Image, Operation, files_in
 from tests.torture.powercut import MUTANTS, Report, image_folder, inspect, run
 from tests.torture.powerrun import DATABASE
@@ -119,21 +119,13 @@ def test_a_new_database_cut_anywhere(
     assert opens_everywhere({}, log.operations) == 0
 
 
-@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_a_migration_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+@pytest.mark.parametrize("version", RELEASED)
+def test_a_migration_cut_anywhere(tmp_path: Path, version: int) -> None:
     """F16, F41: a database of an older schema, the power gone at any operation of its migration: the next start opens
     it, migrated, with every job.
     """  # fmt: skip
     old = tmp_path / DATABASE
-    for module in (opening, migrating):
-        monkeypatch.setattr(module, "MIGRATIONS", MIGRATIONS[:version])
-    store = SqliteStore(str(old))
-    store.open()
-    store.submit([job_of(args=b"x" * size) for size in (10, 5_000, 10) * 10])
-    (claimed,) = store.claim([Claim("cpu-1", "process", {"count": 10}, 10, NOW)])
-    store.settle([end_of(job) for job in claimed])
-    store.close()
-    monkeypatch.undo()
+    made(old, RELEASED[version])
     before = files_in(tmp_path)
     log = FileLog()
     try:
@@ -144,4 +136,4 @@ def test_a_migration_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     finally:
         log.close()
     assert len(log.operations) > 20
-    assert opens_everywhere(before, log.operations) == 30
+    assert opens_everywhere(before, log.operations) == len(STATES)
