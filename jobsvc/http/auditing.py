@@ -178,7 +178,9 @@ class AuditTrail:
             await self._in_thread(self._file.close)
         except OSError as error:
             self._log.error(
-                "the end of the audit log may not be on the disk: {why}", why=error.strerror, action="audit_failed"
+                "the end of the audit log may not be on the disk: {why}",
+                why=error.strerror,
+                action="audit_failed",
             )
 
     # -- inside
