@@ -6,12 +6,12 @@ socket is to be closed to others, and one left by a killed daemon is no reason t
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 
 from jobsvc.http.certificates import Material
+from jobsvc.model.listeners import parts_of
 
 UNIX_MODE = 0o660
 """Owner and group; whoever may open the socket still needs a token."""
@@ -57,7 +57,7 @@ def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
     Raises:
         EndpointError: an unknown option, or a value out of its range.
     """
-    kind, positional, options = taken_apart(text)
+    kind, positional, options = parts_of(text)
     if kind == "ssl":
         _known(kind, positional, options, ("port",), _SSL_OPTIONS)
         key = Path(options.get("privateKey", "server.pem"))
@@ -88,32 +88,6 @@ def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
             _number("backlog", options.get("backlog", str(BACKLOG))),
         )
     return None
-
-
-def taken_apart(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """(kind, what stands alone, what is named) of an endpoint's text, without its backslashes."""
-    parts = [""]
-    characters = iter(text)
-    for each in characters:
-        if each == "\\":
-            parts[-1] += each + next(characters, "")
-        elif each == ":":
-            parts.append("")
-        else:
-            parts[-1] += each
-    positional: list[str] = []
-    named: dict[str, str] = {}
-    for part in parts[1:]:
-        name, sign, value = part.partition("=")
-        if sign and name.isidentifier():
-            named[name] = _plain(value)
-        else:
-            positional.append(_plain(part))
-    return _plain(parts[0]), positional, named
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _known(
