@@ -126,7 +126,7 @@ class Api:
         if self.access_log:
             self._log.debug(
                 "{peer} {method} {path} {status} in {elapsed_s:.4f} s",
-                peer=getattr(request.client, "host", None) or "unix",
+                peer=request.client_address,
                 method=method,
                 path=request.path.decode(errors="backslashreplace"),
                 status=request.code,

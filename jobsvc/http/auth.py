@@ -96,7 +96,7 @@ class Gate:
         """Nobody's token, or the wrong secret: not told which."""
         if not self._registry.loaded:
             raise JobsvcError("overloaded", "The daemon is starting.", retry_after_s=START_RETRY_S)
-        wait_s = self._wrong.count(request.client)
+        wait_s = self._wrong.count(request.client_address)
         if wait_s is not None:
             words = "Too many wrong tokens came from this address; a good one is let in at once."
             raise JobsvcError("rate_limited", words, retry_after_s=wait_s)
