@@ -315,6 +315,12 @@ def build_site(
     )
     registry.on_ended = lambda token_id: _cut(site, token_id)
     edge.metrics.open_connections = lambda: len(site.channels)
+    edge.metrics.add_total(
+        "http_connections_refused",
+        "Connections turned away, or cut to make room for a newer one, by the limit that was met.",
+        ("why",),
+        lambda: {(why,): count for why, count in site.crowd.refused.items()},
+    )
     return site
 
 
