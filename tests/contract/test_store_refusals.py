@@ -8,6 +8,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from jobsvc.model.events import Chunk
+from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job
 from jobsvc.ports import Append, WriteRefusal
 from tests.contract.store_harness import NOW, Held, end_of, step_of
@@ -67,7 +68,7 @@ def test_each_refusal_has_its_reason(held: Held, reason: WriteRefusal, what: str
     named = {name: told[name] for name in ("what", "job", "no", "epoch", "owner", "reason")}
     assert named == {
         "what": what,
-        "job": None if reason == "gone" else job.id.hex(),
+        "job": None if reason == "gone" else id_text(job.id),
         "no": job.no,
         "epoch": job.epoch,
         "owner": wrong.get("owner", "cpu-1"),
