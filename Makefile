@@ -1,7 +1,7 @@
 # For people. Needs Linux, make and CPython 3.11 or newer (PYTHON=/path/to/python chooses one).
 # Everything installed goes to .venv in this folder; `make clean` removes it.
 
-.PHONY: help setup test lint format demo run bench bench-edge torture lock clean
+.PHONY: help setup test lint format demo run bench bench-edge openapi torture lock clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -46,6 +46,10 @@ bench: $(VENV)/.runtime ## measure a real daemon beside its bare limits
 
 bench-edge: $(VENV)/.runtime ## the same with crowds at its door: idle, waiting, slow, flooding
 	@$(BIN)/python -m bench --edge $(ARGS)
+
+openapi: $(VENV)/.dev ## write docs/openapi.json anew, after a change of the API
+	$(BIN)/python -m jobsvc.http.contract > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 torture: $(VENV)/.dev ## kill it again and again and check what it kept (SEED= JOBS= KILLS=)
 	@$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(ARGS)

@@ -12,7 +12,9 @@ from jobsvc.ports import WorkerKind
 Answer = tuple[bool, str]
 """Whether it is well, and one line for people."""
 
-HOSTS: Final[tuple[WorkerKind, ...]] = ("io", "cpu", "command")
+KINDS: Final[tuple[WorkerKind, ...]] = ("io", "cpu", "command")
+HOSTS: Final = frozenset[str](("io", "cpu"))
+"""Kinds that run a task module's own code: while none of them is there, nothing is."""
 
 
 class Check(NamedTuple):
@@ -55,6 +57,17 @@ class Checks:
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be told
             self._log.failure("the check {name} failed", name=name, action="check_failed")
             return False, f"cannot be told: {type(error).__name__}"
+
+
+def workers_at_all(workers: Iterable[tuple[str, str]], trouble: str | None) -> Answer:
+    """Well while any worker takes attempts: one that is being replaced, or cannot be, leaves the others at work.
+
+    Args:
+        workers: (kind, state) of each.
+    """
+    states = [state for kind, state in workers if kind in HOSTS]
+    up = states.count("ready")
+    return bool(up), f"{up} of {len(states)} ready" + (f"; {trouble}" if trouble else "")
 
 
 def workers_of(kind: WorkerKind, workers: Iterable[tuple[str, str]], trouble: str | None) -> Answer:

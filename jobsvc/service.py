@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from jobsvc.config import Config, usable_cpus
 from jobsvc.engine.engine import Engine, EngineConfig
 from jobsvc.figures import add_metrics, gauges, picture
-from jobsvc.health import HOSTS, workers_of
+from jobsvc.health import KINDS, workers_at_all, workers_of
 from jobsvc.http.api import Api, build_site
 from jobsvc.http.auditing import trail_in
 from jobsvc.http.listening import Listeners, ListenRefused
@@ -302,8 +302,9 @@ class Daemon(Service):
         add("listeners", self._listeners.check)
         add("certificate", partial(self._listeners.certificate_check, now_us), decides=False)
         add("store", lambda: store_check(self.store, monotonic()))
-        for kind in HOSTS:
-            add(f"workers {kind}", partial(self._workers_check, kind))
+        add("workers", lambda: workers_at_all(pool.states(), pool.trouble()))
+        for kind in KINDS:
+            add(f"workers {kind}", partial(self._workers_check, kind), decides=False)
         add("guard", pool.guard_check)
         add("modules", lambda: usable(pool.modules()))
         add("disk", lambda: (not engine.disk_full, engine.disk_words))

@@ -28,7 +28,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from jobsvc.http.certificates import BadCertificate, Certificates
-from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse
+from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, roomy
 from jobsvc.model.listeners import interface_of, is_encrypted, is_loopback
 
 EXPIRES_SOON = timedelta(days=14)
@@ -172,7 +172,7 @@ class Listeners:
             opened = endpoint.listen(TLSMemoryBIOFactory(certificates, False, site))
             self._certificates[description] = certificates
         else:
-            opened = serverFromString(self._reactor, description).listen(site)
+            opened = serverFromString(self._reactor, roomy(description)).listen(site)
         return opened
 
     def _check_reach(self, description: str, address: str | None) -> None:

@@ -80,9 +80,7 @@ def test_signals_of_an_operator(wheel_env: WheelEnv, tmp_path: Path) -> None:
             "ready",
             "listeners",
             "store",
-            "workers io",
-            "workers cpu",
-            "workers command",
+            "workers",
             "guard",
             "disk",
         }

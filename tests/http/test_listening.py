@@ -15,7 +15,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.http.certificates import BadCertificate
-from jobsvc.http.endpoints import EndpointError, TcpEndpoint, UnixEndpoint, parse
+from jobsvc.http.endpoints import BACKLOG, EndpointError, TcpEndpoint, UnixEndpoint, parse, roomy
 from jobsvc.http.listening import Listeners, ListenRefused
 from jobsvc.runtime.threads import NamedPool
 from tests.http.certs import START, write_pair
@@ -341,9 +341,12 @@ def test_a_file_that_is_no_socket_stays(short_path: Path, house: House) -> None:
 
 
 def test_texts_are_taken_apart() -> None:
-    """Twisted's grammar, with the defaults of its own endpoints but for the mode of a Unix socket."""
+    """Twisted's grammar, with the defaults of its own endpoints but for the backlog and the mode of a Unix socket."""
     assert parse("tcp:8787") is None
-    assert parse("unix:/run/a\\:b") == UnixEndpoint(Path("/run/a:b"), 0o660, 50)
+    assert parse("unix:/run/a\\:b") == UnixEndpoint(Path("/run/a:b"), 0o660, BACKLOG)
+    assert roomy("tcp:8787:interface=\\:\\:1") == f"tcp:8787:interface=\\:\\:1:backlog={BACKLOG}"
+    for text in ("tcp:8787:backlog=7", "tcp:8787:127.0.0.1:7", "systemd:domain=INET:index=0"):
+        assert roomy(text) == text
     found = parse("ssl:8787:privateKey=k.pem:interface=\\:\\:")
     assert isinstance(found, TcpEndpoint)
     assert (found.port, found.interface) == (8787, "::")

@@ -95,9 +95,7 @@ def test_the_document_is_valid() -> None:
 
 def test_the_copy_in_the_repository_is_the_document() -> None:
     """A change of the contract is seen in review."""
-    assert COPY.read_text() == printed(DOCUMENT), (
-        "the contract has changed; if it was meant to: python -m jobsvc.http.contract > docs/openapi.json"
-    )
+    assert COPY.read_text() == printed(DOCUMENT), "the contract has changed; if it was meant to: make openapi"
 
 
 def test_the_daemon_serves_this_document(house: House) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import ALL
+from bench.figures import ALL, EDGE
 from bench.report import (
     Bare,
     Figure,
@@ -107,8 +107,9 @@ def test_the_file_system_is_that_of_the_longest_mount_point(tmp_path: Path) -> N
 
 
 def test_every_figure_has_a_name_of_its_own_and_a_function() -> None:
-    assert len(ALL) == 23
-    assert len(set(ALL.values())) == len(ALL)
+    every = {**ALL, **EDGE}
+    assert len(every) == len(ALL) + len(EDGE) > 0
+    assert len(set(every.values())) == len(every)
 
 
 def test_a_bare_limit_is_set_beside_that_of_the_reference_machine_where_it_is_the_same_thing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobsvc.health import Check, Checks, workers_of
+from jobsvc.health import Check, Checks, workers_at_all, workers_of
 from tests.conftest import FlushFailures
 
 
@@ -24,7 +24,7 @@ def test_checks_are_asked_in_order(flush_failures: FlushFailures) -> None:
 
 
 def test_workers_are_judged_by_kind() -> None:
-    """A command worker, which is always there, does not make up for a cpu worker that is not."""
+    """One that is not there is told, and leaves the others at work; a command worker makes up for none of them."""
     rows = [
         ("io", "ready"),
         ("cpu", "backing_off"),
@@ -34,4 +34,6 @@ def test_workers_are_judged_by_kind() -> None:
     assert workers_of("io", rows, "no interpreter") == (True, "1 of 1 ready")
     assert workers_of("cpu", rows, "no interpreter") == (False, "0 of 2 ready; no interpreter")
     assert workers_of("cpu", rows, None) == (False, "0 of 2 ready")
+    assert workers_at_all(rows, "no interpreter") == (True, "1 of 3 ready; no interpreter")
+    assert workers_at_all(rows[1:], None) == (False, "0 of 2 ready")
     assert workers_of("command", rows, "no interpreter") == (True, "1 of 1 ready")
