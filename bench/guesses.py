@@ -80,7 +80,7 @@ def main() -> None:
         kind: SimpleNamespace(
             path=b"/v1/jobs",
             query=b"",
-            client=None,
+            client_address="unix",
             requestHeaders=Headers({b"Authorization": [f"Bearer {wrong}".encode()]}),
         )
         for kind, wrong in kinds(text).items()

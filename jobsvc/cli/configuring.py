@@ -135,7 +135,7 @@ def _no_keys(settings: Settings) -> list[str]:
 
 def _open_listeners(settings: Settings) -> list[str]:
     """What a start would refuse of the listeners."""
-    from jobsvc.config.reach import reach_of
+    from jobsvc.model.listeners import reach_of
 
     config, origin = settings.config, settings.by_name["listen"].origin
     if config.behind_proxy:

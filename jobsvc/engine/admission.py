@@ -6,7 +6,6 @@ Nothing is stored here. The arguments are decoded only to be checked; the bytes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from hashlib import sha256
 from unicodedata import category
 
@@ -15,7 +14,7 @@ from msgspec import UNSET
 
 from jobsvc.engine.board import Board, TaskState
 from jobsvc.model import limits
-from jobsvc.model.clock import TIME_MAX_US, TIME_MIN_US, time_us
+from jobsvc.model.clock import named_time_us
 from jobsvc.model.errors import JobsvcError, invalid_args, invalid_field
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import BackoffIn, Job, Submit, TimeoutsIn, policy_of
@@ -202,20 +201,12 @@ def labels_text(labels: dict[str, str]) -> bytes:
     return msgspec.json.encode(labels)
 
 
-def _moment(pointer: str, moment: datetime) -> int:
-    """Microseconds of a time that a client names. Raises invalid_field for one that could not be shown again."""
-    us = time_us(moment)
-    if not TIME_MIN_US <= us <= TIME_MAX_US:
-        raise invalid_field(pointer, "a time from 1970 to 9999 (UTC) is expected")
-    return us
-
-
 def _times(job: Job, submit: Submit, now: int) -> None:
     """Set run_at, due_at, expires_at and the first state."""
     if submit.run_at is not UNSET and submit.delay_s is not UNSET:
         raise invalid_field("/delay_s", "give run_at or delay_s, not both")
     if submit.run_at is not UNSET:
-        job.run_at = _moment("/run_at", submit.run_at)
+        job.run_at = named_time_us("/run_at", submit.run_at)
     elif submit.delay_s is not UNSET:
         job.run_at = now + int(submit.delay_s * 1_000_000)
     if job.run_at is not None:
@@ -224,7 +215,7 @@ def _times(job: Job, submit: Submit, now: int) -> None:
         if job.run_at > now:
             job.state, job.reason, job.due_at = "scheduled", "run_at", job.run_at
     if submit.expires_at is not UNSET:
-        job.expires_at = _moment("/expires_at", submit.expires_at)
+        job.expires_at = named_time_us("/expires_at", submit.expires_at)
         if job.expires_at <= now:
             raise invalid_field("/expires_at", "has passed already")
         if job.run_at is not None and job.expires_at <= job.run_at:

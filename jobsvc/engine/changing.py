@@ -15,7 +15,7 @@ from jobsvc.engine.admission import labels_text, timeouts_over
 from jobsvc.engine.bus import Bus
 from jobsvc.engine.dispatch import Dispatcher
 from jobsvc.engine.waits import Match, Waits, check_match
-from jobsvc.model.clock import time_us
+from jobsvc.model.clock import named_time_us
 from jobsvc.model.errors import JobsvcError, invalid_field
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import Job, Patch, policy_of
@@ -88,7 +88,8 @@ def _change(job: Job, patch: Patch, now: int) -> Change | None:
     if patch.labels is not UNSET:
         change.labels = _labels(job, patch.labels)
     if patch.run_at is not UNSET:
-        _set_moment(job, change, None if patch.run_at is None else time_us(patch.run_at), now)
+        moment = None if patch.run_at is None else named_time_us("/run_at", patch.run_at)
+        _set_moment(job, change, moment, now)
     if patch.timeouts is not UNSET:
         policy = policy_of(job.policy)
         timeouts = timeouts_over(policy.timeouts, patch.timeouts)

@@ -26,7 +26,7 @@ from jobsvc.http.auth import START_RETRY_S, Gate
 from jobsvc.http.conditions import etag
 from jobsvc.http.contract.served import contract
 from jobsvc.http.edge import Daemon, Edge, InThread
-from jobsvc.http.guards import check_method, check_path, check_query_secrets
+from jobsvc.http.guards import READING, check_method, check_path, check_query_secrets
 from jobsvc.http.guessing import WrongTokens
 from jobsvc.http.hosts import HostGuard
 from jobsvc.http.limits import ENVELOPE_BYTES
@@ -46,12 +46,7 @@ from jobsvc.model.tokens import taken_apart
 from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 Endpoint = Callable[..., Any]
-_SAFE = frozenset(("GET", "HEAD"))
-"""Methods that change nothing; whatever comes with another goes to the audit log."""
 _PART = re.compile(r"\{(\w+)\}")
-
-
-_READING = frozenset((b"GET", b"HEAD"))
 
 
 class Api:
@@ -70,9 +65,15 @@ class Api:
 
     def __init__(self, edge: Edge, hosts: Iterable[str]) -> None:
         self.edge = edge
-        self.gate = Gate(edge.registry, edge.tickets, WrongTokens(edge.clock), edge.engine.now_us)
-        self._hosts = HostGuard(hosts)
         self.routes = contract().routes
+        self.gate = Gate(
+            edge.registry,
+            edge.tickets,
+            WrongTokens(edge.clock),
+            edge.engine.now_us,
+            [route.path.encode() for route in self.routes if route.scope is None],
+        )
+        self._hosts = HostGuard(hosts)
         self._streaming = frozenset((r.method.encode(), r.path.encode()) for r in self.routes if r.streams)
         app = Klein()
         # Exactly the paths of the table: no redirects to merged or slashed ones.
@@ -156,7 +157,9 @@ class Api:
         """What Klein calls for `route`."""
         edge, handler, parameters, name = self.edge, route.handler, route.query, route.name
         shared, check = route.shared, self._checks(route)
-        trail = None if route.method in _SAFE else edge.trail
+        trail = (
+            None if route.method.encode() in READING else edge.trail
+        )  # what may change something is audited
 
         async def endpoint(request: Request, **path: Any) -> bytes:
             request.route_name = name
@@ -315,6 +318,12 @@ def build_site(
     )
     registry.on_ended = lambda token_id: _cut(site, token_id)
     edge.metrics.open_connections = lambda: len(site.channels)
+    edge.metrics.add_total(
+        "http_connections_refused",
+        "Connections turned away, or cut to make room for a newer one, by the limit that was met.",
+        ("why",),
+        lambda: {(why,): count for why, count in site.crowd.refused.items()},
+    )
     return site
 
 
@@ -325,5 +334,5 @@ def _cut(site: Site, token_id: str) -> None:
             principal = request.principal
             if principal is None or principal.token != token_id:
                 continue
-            if request.method in _READING or request.producer is not None or not request.body_done:
+            if request.method in READING or request.producer is not None or not request.body_done:
                 channel.transport.abortConnection()  # not after what is still buffered for a slow reader

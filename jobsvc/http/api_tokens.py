@@ -18,7 +18,7 @@ from jobsvc.http.query import Query
 from jobsvc.http.request import Request
 from jobsvc.http.tickets import TICKET_MAX_S, TICKET_S, Ticket
 from jobsvc.model.access import DEFAULT_TENANT, Scope
-from jobsvc.model.clock import time_text, time_us
+from jobsvc.model.clock import named_time_us, time_text
 from jobsvc.model.errors import JobsvcError, invalid_field
 from jobsvc.model.ids import id_text
 from jobsvc.model.job import NAME_PATTERN, AwareTime, PositiveSeconds
@@ -161,7 +161,7 @@ def _template(edge: Edge, request: Request, asked: TokenIn) -> Token:
     if asked.expires_at is not UNSET:
         if asked.ttl_s is not UNSET:
             raise invalid_field("/ttl_s", "give expires_at or ttl_s, not both")
-        expires_at = time_us(asked.expires_at)
+        expires_at = named_time_us("/expires_at", asked.expires_at)
     elif asked.ttl_s is not UNSET:
         expires_at = now + int(asked.ttl_s * 1e6)
     if expires_at is not None and expires_at <= now:

@@ -152,13 +152,18 @@ class AuditTrail:
         self._schedule()
 
     async def close(self) -> None:
-        """Write what waits, and remember where the log ends. Before the store is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Write what waits, and remember where the log ends. Before the store is closed, which what fails here must not
+        keep from being closed: it is logged.
+        """  # fmt: skip
+        self._cancel_timer()
         if self._open:
             await self._finish()
         await self._stop()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _finish(self) -> None:
         while self._busy is not None:
@@ -168,7 +173,15 @@ class AuditTrail:
         while self._busy is not None:
             await self._idle()
         self._open = False
-        await self._in_thread(self._file.close)
+        self._cancel_timer()  # what could not be written has asked for another try
+        try:
+            await self._in_thread(self._file.close)
+        except OSError as error:
+            self._log.error(
+                "the end of the audit log may not be on the disk: {why}",
+                why=error.strerror,
+                action="audit_failed",
+            )
 
     # -- inside
 

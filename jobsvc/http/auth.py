@@ -6,7 +6,7 @@ or wait for the store: `registry` has all tokens in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, NoReturn
@@ -20,9 +20,6 @@ from jobsvc.http.tickets import Tickets
 from jobsvc.model.access import Principal, Wanted
 from jobsvc.model.errors import JobsvcError
 
-OPEN_PATHS = frozenset((b"/livez", b"/healthz", b"/readyz", b"/docs"))
-"""For load balancers and supervisors, and the page about the API, which is the same everywhere;
-/readyz with a query tells more, and asks for the token."""
 START_RETRY_S: Final = 1
 """A start takes about as long as Python's imports in the workers."""
 _SCHEME = b"bearer "
@@ -30,20 +27,30 @@ _TICKET = b"ticket="
 
 
 class Gate:
-    """Lets in who brings a good token or ticket."""
+    """Lets in who brings a good token or ticket.
+
+    Args:
+        open_paths: of the routes that need none. With a query they tell more (`/readyz?verbose`), and do.
+    """
 
     def __init__(
-        self, registry: Registry, tickets: Tickets, wrong: WrongTokens, now_us: Callable[[], int]
+        self,
+        registry: Registry,
+        tickets: Tickets,
+        wrong: WrongTokens,
+        now_us: Callable[[], int],
+        open_paths: Iterable[bytes] = (),
     ) -> None:
         self._registry = registry
         self._find = registry.find
         self._tickets = tickets
         self._wrong = wrong
         self._now_us = now_us
+        self._open_paths = frozenset(open_paths)
 
     def admit(self, request: Request) -> None:
         """Say who asks. Raises `unauthenticated`, `rate_limited` or `bad_query` unless the request may pass."""
-        if request.path in OPEN_PATHS and not request.query:
+        if request.path in self._open_paths and not request.query:
             return
         given = request.requestHeaders.getRawHeaders(b"authorization")
         ticket = _taken_ticket(request) if request.query and _TICKET in request.query else None

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from jobsvc.http.site import Site
 
 
+_take_line = http.HTTPChannel.lineReceived
+
+
 class Channel(http.HTTPChannel):
     """See the module.
 
@@ -59,12 +62,14 @@ class Channel(http.HTTPChannel):
     _deaf = False  # whatever still comes is thrown away
     _lingering: IDelayedCall | None = None
     _served = 0
+    _secure = False
 
     # -- life
 
     def connectionMade(self) -> None:
         """Count it."""
         super().connectionMade()
+        self._secure = super().isSecure()
         self.waits_since = self.site.reactor.seconds()
         self.site.arrived(self)
 
@@ -74,6 +79,10 @@ class Channel(http.HTTPChannel):
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         super().connectionLost(reason)
+
+    def isSecure(self) -> bool:  # noqa: N802 - Twisted's name
+        """Whether TLS is spoken. Klein asks twice a request; Twisted would look for an adapter each time."""
+        return self._secure
 
     @property
     def between_requests(self) -> bool:
@@ -139,12 +148,15 @@ class Channel(http.HTTPChannel):
         """A line of the head."""
         if self._deaf:
             return
-        if self._receivedHeaderSize + len(line) > HEADERS_MAX_BYTES:
-            self.refuse(self._too_much_head())
-        elif line and (error := framing.field_error(line) if self.requests else framing.line_error(line)):
-            self.refuse(error)
+        error = None
+        if not self.requests:
+            error = framing.line_error(line) if line else None
+        elif line[:1] in framing.FOLDS or line.translate(None, framing.CONTROLS) != line:
+            error = framing.field_error(line)
+        if error is None:
+            _take_line(self, line)
         else:
-            super().lineReceived(line)
+            self.refuse(error)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
         """A line longer than the whole head may be."""
@@ -173,7 +185,9 @@ class Channel(http.HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
         """What twisted.web itself finds wrong."""
-        if self._receivedHeaderCount > self.maxHeaders:
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self.refuse(self._too_much_head())
+        elif self._receivedHeaderCount > self.maxHeaders:
             self.refuse(framing.headers_too_large(f"At most {self.maxHeaders} header lines are taken."))
         elif self.line_mode:
             self.refuse(

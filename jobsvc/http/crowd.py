@@ -7,13 +7,13 @@ has not yet sent a full, authorised request gives way.
 from __future__ import annotations
 
 import resource
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import protocol
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ISSLTransport
 from twisted.python.failure import Failure
 
+from jobsvc.http.addresses import host_of, site_of
 from jobsvc.http.limits import (
     CONNECTIONS_MAX,
     LINGER_S,
@@ -24,9 +24,6 @@ from jobsvc.http.limits import (
 
 if TYPE_CHECKING:
     from jobsvc.http.channel import Channel
-
-_IPV6_SITE_BITS = 64
-"""One subscriber has at least this much of IPv6: single addresses of it are worth nothing."""
 
 
 def connections_allowed() -> int:
@@ -39,17 +36,8 @@ def connections_allowed() -> int:
 
 def counted_address(address: IAddress | None) -> str | None:
     """Under which name a client's address is counted; None for loopback, Unix sockets and what has no address."""
-    try:
-        host = ip_address(str(getattr(address, "host", "")))
-    except ValueError:
-        return None
-    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
-    if host.is_loopback:
-        return None
-    if isinstance(host, IPv6Address):
-        return str(ip_network((int(host), _IPV6_SITE_BITS), strict=False))
-    return str(host)
+    host = host_of(str(getattr(address, "host", "")))
+    return None if host is None or host.is_loopback else site_of(host)
 
 
 class Crowd:

@@ -6,12 +6,12 @@ socket is to be closed to others, and one left by a killed daemon is no reason t
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 
 from jobsvc.http.certificates import Material
+from jobsvc.model.listeners import parts_of
 
 UNIX_MODE = 0o660
 """Owner and group; whoever may open the socket still needs a token."""
@@ -62,7 +62,7 @@ def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
     Raises:
         EndpointError: an unknown option, or a value out of its range.
     """
-    kind, positional, options = taken_apart(text)
+    kind, positional, options = parts_of(text)
     if kind.isdigit():
         raise EndpointError(f"the kind comes first: tcp:{kind}:interface=127.0.0.1")
     if kind in ("tcp", "tcp6"):
@@ -104,36 +104,10 @@ def parse(text: str) -> TcpEndpoint | UnixEndpoint | None:
 
 def roomy(text: str) -> str:
     """The same endpoint, for Twisted, with our backlog where the text names none."""
-    kind, positional, options = taken_apart(text)
+    kind, positional, options = parts_of(text)
     if kind not in ("tcp", "tcp6") or "backlog" in options or len(positional) >= _TCP_POSITIONAL:
         return text
     return f"{text}:backlog={BACKLOG}"
-
-
-def taken_apart(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """(kind, what stands alone, what is named) of an endpoint's text, without its backslashes."""
-    parts = [""]
-    characters = iter(text)
-    for each in characters:
-        if each == "\\":
-            parts[-1] += each + next(characters, "")
-        elif each == ":":
-            parts.append("")
-        else:
-            parts[-1] += each
-    positional: list[str] = []
-    named: dict[str, str] = {}
-    for part in parts[1:]:
-        name, sign, value = part.partition("=")
-        if sign and name.isidentifier():
-            named[name] = _plain(value)
-        else:
-            positional.append(_plain(part))
-    return _plain(parts[0]), positional, named
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _known(

@@ -16,14 +16,16 @@ from jobsvc.model.limits import HEADERS_MAX_BYTES
 
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/1\.[01]")
 _OTHER_VERSION = re.compile(rb"[\x21-\x7e]+ [\x21-\x7e]+ HTTP/(?!1\.[01]$)[0-9]+(?:\.[0-9]+)?")
-_CONTROLS = bytes((*range(0x09), *range(0x0A, 0x20), 0x7F))
+CONTROLS = bytes((*range(0x09), *range(0x0A, 0x20), 0x7F))
 """All but the tab, which may stand between words of a header."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 _FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 CHUNK_MAX_BYTES = 10**LENGTH_DIGITS_MAX
 """What one chunk may say it has: a proxy whose numbers have 64 bits must not read another one there."""
 _STARTS = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r")
-_SPACES = frozenset(b" \t")
+FOLDS = frozenset((b" ", b"\t"))
+"""What a header line begins with that goes on an earlier one."""
+_USUAL = [b"keep-alive"]
 _TLS_HANDSHAKE = 0x16
 
 
@@ -54,9 +56,9 @@ def field_error(line: bytes) -> JobsvcError | None:
 
     Names and the colon are judged by twisted.web.
     """
-    if line[0] in _SPACES:
+    if line[:1] in FOLDS:
         return bad_request("A header line begins with white space: folded headers are not taken.")
-    if len(line.translate(None, _CONTROLS)) != len(line):
+    if line.translate(None, CONTROLS) != line:
         return bad_request("A header has control characters, or a line that does not end in CR LF.")
     return None
 
@@ -110,6 +112,8 @@ def check_expectations(expectations: Sequence[bytes]) -> None:
 
 def closes(connection: Sequence[bytes]) -> bool:
     """Whether the Connection headers ask for an end after the reply."""
+    if connection == _USUAL:
+        return False
     return any(word.strip().lower() == b"close" for line in connection for word in line.split(b","))
 
 

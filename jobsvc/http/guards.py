@@ -13,6 +13,8 @@ KNOWN_METHODS = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT")
 )
 """RFC 9110 and RFC 5789; in this spelling only: methods have case."""
+READING = frozenset((b"GET", b"HEAD"))
+"""Those that change nothing."""
 _SECRET = re.compile(rb"(?:^|&)(?:access_)?token(?:=|&|$)", re.IGNORECASE)
 
 

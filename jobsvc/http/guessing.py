@@ -6,10 +6,11 @@ Good tokens of the same address are never held up: nobody can lock out a neighbo
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+
+from jobsvc.http.addresses import host_of, site_of
 
 WRONG_MAX: Final = 20
 """Wrong tokens of one address within `WINDOW_S` that are told to be wrong: enough for a
@@ -17,8 +18,6 @@ person who mistypes, and for a few programs with an old token."""
 WINDOW_S: Final = 60.0
 ADDRESSES_MAX: Final = 4_096
 """Addresses remembered, about 200 bytes each; beyond that the one that was quiet for longest is forgotten."""
-_V6_NETWORK_BYTES: Final = 8
-"""A /64: what one customer gets, who then has 2^64 addresses to come from."""
 
 
 class WrongTokens:
@@ -30,18 +29,19 @@ class WrongTokens:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._seen: OrderedDict[bytes | str, tuple[int, float]] = OrderedDict()  # (how many, since when)
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()  # (how many, since when)
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def count(self, host: str) -> float | None:
-        """One more from there. None while that is bearable, else after how many seconds it will be again.
+    def count(self, source: str) -> float | None:
+        """One more of there. None while that is bearable, else after how many seconds it will be again.
 
         Args:
-            host: an IP address, or `unix`.
+            source: `Request.client_address`. A Unix socket is one place, for everyone who may open it.
         """
-        place = place_of(host)
+        host = host_of(source)
+        place = source if host is None else site_of(host)
         now = self._clock.seconds()
         wrong, since = self._seen.pop(place, (0, now))
         if now - since >= WINDOW_S:
@@ -50,15 +50,3 @@ class WrongTokens:
         if len(self._seen) > ADDRESSES_MAX:
             self._seen.popitem(last=False)
         return None if wrong < WRONG_MAX else since + WINDOW_S - now
-
-
-def place_of(host: str) -> bytes | str:
-    """Whom an address stands for: itself, for IPv6 its /64, for a Unix socket everyone who may open it."""
-    if ":" not in host:
-        return host
-    try:
-        number = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    mapped = number.ipv4_mapped
-    return number.packed[:_V6_NETWORK_BYTES] if mapped is None else str(mapped)

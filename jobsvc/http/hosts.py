@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from jobsvc.http.framing import bad_request
+from jobsvc.http.guards import READING
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _CACHED_MAX = 256
 """Spellings of allowed hosts that are remembered; only allowed ones are."""
-_METHODS_OF_READING = frozenset((b"GET", b"HEAD"))
 _OWN_SITES = frozenset((b"same-origin", b"none"))
 """Sec-Fetch-Site: a page of ours, or the person at the browser."""
 
@@ -53,7 +53,7 @@ class HostGuard:
         for origin in headers.getRawHeaders(b"origin", ()):
             if not self._own(origin, hosts):
                 raise _cross_site()
-        if request.method not in _METHODS_OF_READING:
+        if request.method not in READING:
             for site in headers.getRawHeaders(b"sec-fetch-site", ()):
                 if site not in _OWN_SITES:
                     raise _cross_site()

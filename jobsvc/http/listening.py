@@ -11,7 +11,6 @@ import socket
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -30,7 +29,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from jobsvc.http.certificates import BadCertificate, Certificates
-from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, roomy, taken_apart
+from jobsvc.http.endpoints import TcpEndpoint, UnixEndpoint, parse, roomy
+from jobsvc.model.listeners import interface_of, is_encrypted, is_loopback
 
 EXPIRES_SOON = timedelta(days=14)
 """Automatic renewals come earlier: who sees this has one that does not work."""
@@ -73,7 +73,7 @@ class Listeners:
                 other machines and not encrypted.
         """
         problem: list[Failure] = []
-        self._check_reach(description, _interface(description))
+        self._check_reach(description, interface_of(description))
         try:
             listening = self._listen(description, site)
         except LookupError:
@@ -96,7 +96,7 @@ class Listeners:
             host: Any = port.getHost()
             if hasattr(host, "port"):
                 name = f"[{host.host}]" if ":" in host.host else host.host
-                scheme = "https" if _encrypted(description) else "http"
+                scheme = "https" if is_encrypted(description) else "http"
                 url = url or f"{scheme}://{name}:{host.port}"
             else:
                 unix = unix or str(Path(os.fsdecode(host.name)).absolute())
@@ -186,32 +186,12 @@ class Listeners:
 
     def _check_reach(self, description: str, address: str | None) -> None:
         """Refuse an address that other machines reach without encryption."""
-        if address is None or _encrypted(description) or self._behind_proxy or _loopback(address):
+        if address is None or is_encrypted(description) or self._behind_proxy or is_loopback(address):
             return
         raise ListenRefused(
             f"--listen {description}: {address} is open to other machines and not encrypted; listen on 127.0.0.1, on "
             "unix:, or on ssl: and tls: endpoints; --behind-proxy says that a proxy in front encrypts"
         )
-
-
-def _loopback(address: str) -> bool:
-    return ip_address(address.partition("%")[0]).is_loopback
-
-
-def _interface(description: str) -> str | None:
-    """The address that a `tcp:` endpoint would open, so that a wrong one is never opened; None where only listening
-    tells.
-    """  # fmt: skip
-    kind, positional, options = taken_apart(description)
-    if kind not in ("tcp", "tcp6"):
-        return None
-    given = options.get("interface") or (positional[1] if len(positional) > 1 else "")
-    address = given or {"tcp": "0.0.0.0", "tcp6": "::"}[kind]  # noqa: S104 - refused
-    try:
-        ip_address(address.partition("%")[0])
-    except ValueError:
-        return None
-    return address
 
 
 def _why(error: BaseException | None) -> str:
@@ -220,10 +200,6 @@ def _why(error: BaseException | None) -> str:
         return str(error)
     words = _NOT_LISTENING.get(error.socketError.errno or 0)
     return words or error.socketError.strerror or str(error)
-
-
-def _encrypted(description: str) -> bool:
-    return description.startswith(("ssl:", "tls:"))
 
 
 def _make_way(path: Path) -> None:

@@ -50,8 +50,8 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """What the engine's counters and gauges tell, and the names of their labels."""
 
-OPEN_LABELS = frozenset({"task", "module", "queue", "tenant"})
-"""Labels whose values come from outside: authors of tasks, clients, those who make tokens."""
+OPEN_LABELS = frozenset({"task", "module", "tenant"})
+"""Labels whose values come from outside: authors of tasks, whoever makes tokens."""
 LABEL_VALUES_MAX = 200
 """Values of such a label that get series of their own, first come; the rest shares `other`. Each value costs the one
 who scrapes a few series for ever."""

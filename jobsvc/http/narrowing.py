@@ -5,16 +5,12 @@ For jobs that may not be seen the answer is that of jobs that are not there: nob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jobsvc.http.edge import Edge
 from jobsvc.http.request import Request
 from jobsvc.model.access import DEFAULT_TENANT, Principal
 from jobsvc.model.errors import JobsvcError
-from jobsvc.model.job import Job
-
-Preparing = Callable[..., Job]
-"""`prepare(submit, key_header=None)`: as `Engine.prepare` for one tenant."""
 
 
 async def check_job(edge: Edge, principal: Principal, job_id: bytes | None, *, shared: bool) -> None:

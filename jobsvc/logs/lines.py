@@ -19,7 +19,6 @@ from twisted.logger import LogLevel, formatEvent
 
 from jobsvc.logs.text import (
     FIELD_MAX_CHARS,
-    HIDDEN,
     MESSAGE_MAX_CHARS,
     TRACEBACK_MAX_CHARS,
     capped,
@@ -29,6 +28,7 @@ from jobsvc.logs.text import (
     redacted,
 )
 from jobsvc.model.clock import time_text
+from jobsvc.model.secret import MASK
 from jobsvc.runtime.context import JOB_ID, REQUEST_ID
 
 FIELDS_MAX: Final = 32
@@ -140,7 +140,7 @@ def _fields(event: Event) -> dict[str, Any]:
         if len(fields) == FIELDS_MAX:
             fields["…"] = "more fields are left out"
             break
-        fields[_text(name, FIELD_MAX_CHARS)] = HIDDEN if is_secret_name(name) else _plain(value)
+        fields[_text(name, FIELD_MAX_CHARS)] = MASK if is_secret_name(name) else _plain(value)
     return fields
 
 
@@ -166,7 +166,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if depth < DEPTH_MAX:
         if isinstance(value, Mapping):
             return {
-                (key := _text(name, FIELD_MAX_CHARS)): HIDDEN
+                (key := _text(name, FIELD_MAX_CHARS)): MASK
                 if is_secret_name(key)
                 else _plain(item, depth + 1)
                 for name, item in list(value.items())[:ITEMS_MAX]

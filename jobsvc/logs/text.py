@@ -10,15 +10,14 @@ import json
 import re
 from typing import Final
 
+from jobsvc.model.secret import MASK
+
 FIELD_MAX_CHARS: Final = 4_096
 """Of one field: a path or an error message fits, an argument of a job does not take the log over."""
 MESSAGE_MAX_CHARS: Final = 8_192
 """Of the sentence itself."""
 TRACEBACK_MAX_CHARS: Final = 32_768
 """Beyond that its middle goes: the entry and the cause are at its ends."""
-
-HIDDEN: Final = "***"
-"""Stands for a secret."""
 
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -53,8 +52,8 @@ def escaped_json(text: str) -> str:
 def redacted(text: str) -> str:
     """The text without secrets: tokens keep their id, which tells the operator which one it was."""
     if "jobsvc_" in text:
-        text = _TOKEN.sub(r"\1." + HIDDEN, text)
-    return _CREDENTIALS.sub(lambda match: (match[1] or match[2]) + HIDDEN, text)
+        text = _TOKEN.sub(r"\1." + MASK, text)
+    return _CREDENTIALS.sub(lambda match: (match[1] or match[2]) + MASK, text)
 
 
 def is_secret_name(name: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from jobsvc.model.errors import invalid_field
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, said by the Z: isoformat would write +00:00
 TIME_MIN_US = 0
@@ -23,3 +25,11 @@ def time_text(us: int) -> str:
 def time_us(moment: datetime) -> int:
     """Microseconds since the epoch of an aware datetime, exact."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def named_time_us(pointer: str, moment: datetime) -> int:
+    """`time_us` of a moment that a client names at `pointer`. Raises invalid_field for one that no reply could show."""
+    us = time_us(moment)
+    if not TIME_MIN_US <= us <= TIME_MAX_US:
+        raise invalid_field(pointer, "a time from 1970 to 9999 (UTC) is expected")
+    return us

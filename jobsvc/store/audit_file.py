@@ -15,6 +15,7 @@ from typing import Final
 
 from jobsvc.model.audit import BrokenRecord, Entry, Head, Record, chained, read_record
 from jobsvc.model.limits import MIB
+from jobsvc.store.files import flush
 
 AUDIT_FILE: Final = "audit.log"
 FILE_MAX_BYTES: Final = 16 * MIB
@@ -164,11 +165,7 @@ class AuditFile:
         line, head = chained(self.head, self._boot, self._own(ROTATED, _first_kept(self.path)))
         self._write(line)
         self.head = head
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(self.path.parent)
 
 
 def files(path: Path) -> list[Path]:

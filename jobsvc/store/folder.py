@@ -1,6 +1,7 @@
 """F2: the data directory: one daemon at a time, its token, and where programs on the same machine find it.
 
-Blocking, but small: used at start and stop only, before the reactor has anything else to do.
+Blocking, but small: used at start and stop, before the reactor has anything else to do; in between only by the thread
+of `token_file`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 
 from jobsvc.model.places import ENDPOINT_FILE, TOKEN_FILE
 from jobsvc.model.tokens import mint, taken_apart
+from jobsvc.store.files import remove, write_whole
 
 LOCK_FILE = "lock"
 DATABASE_FILE = "jobsvc.db"
@@ -175,7 +177,7 @@ class DataFolder:
     def drop_token(self) -> None:
         """No token any more; the next start makes one. Raises `FolderRefused`."""
         try:
-            (self.path / TOKEN_FILE).unlink(missing_ok=True)
+            remove(self.path / TOKEN_FILE)
         except OSError as error:
             raise self._unwritable(TOKEN_FILE, error) from None
 
@@ -194,14 +196,8 @@ class DataFolder:
 
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all, readable by the owner alone."""
-        new = self.path / f"{name}.new"
         try:
-            new.unlink(missing_ok=True)
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path / name)
+            write_whole(self.path / name, text)
         except OSError as error:
             raise self._unwritable(name, error) from None
 

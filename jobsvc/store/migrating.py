@@ -13,6 +13,7 @@ from typing import Final
 from jobsvc.model.crashpoints import crash
 from jobsvc.store import marks
 from jobsvc.store.connection import StoreRefused, is_disk_full, rollback
+from jobsvc.store.files import flush
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS
 
 BACKUP_FOLDER: Final = "backup"
@@ -120,12 +121,3 @@ def copy(db: sqlite3.Connection, to: Path) -> None:
         for left in new.parent.glob(new.name + "*"):
             left.unlink()
         raise
-
-
-def flush(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,8 +26,9 @@ from jobsvc.store.connection import (
     open_look,
     trouble,
 )
+from jobsvc.store.files import flush
 from jobsvc.store.marks import Marks
-from jobsvc.store.migrating import advice, apply, flush, migrate
+from jobsvc.store.migrating import advice, apply, migrate
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
 from jobsvc.store.statements import VARIABLES_MAX
 

@@ -5,13 +5,13 @@ Never in the database, never in `backup/`: who has a copy of these has no secret
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from jobsvc.model.places import SECRET_KEYS_FILE
 from jobsvc.model.sealing import KeyRing, key_line, read_keys
+from jobsvc.store.files import write_whole
 from jobsvc.store.folder import FolderRefused
 
 
@@ -31,7 +31,10 @@ def key_ring(folder: Path, file: Path | None, random_bytes: Callable[[int], byte
     own = folder / SECRET_KEYS_FILE
     file = file or own
     if file == own and not file.exists():
-        _make(file, key_line(random_bytes))
+        try:
+            write_whole(file, key_line(random_bytes))  # on the disk before any secret is encrypted with it
+        except OSError as error:
+            raise FolderRefused(f"{file} cannot be made ({error.strerror})") from None
     try:
         info = file.stat()
     except OSError as error:
@@ -52,24 +55,3 @@ def _ring(file: Path, random_bytes: Callable[[int], bytes]) -> KeyRing:
         raise FolderRefused(
             f"{file}: {error}; put the right file back: without its keys the secret arguments of stored jobs are lost"
         ) from None
-
-
-def _make(file: Path, text: str) -> None:
-    """Whole or not at all, and on the disk before any secret is encrypted with it."""
-    new = file.with_name(f"{file.name}.new")
-    try:
-        new.unlink(missing_ok=True)
-        with os.fdopen(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w"
-        ) as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        new.rename(file)
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise FolderRefused(f"{file} cannot be made ({error.strerror})") from None

@@ -19,8 +19,10 @@ from jobsvc.store.rows import JOB_COLUMNS
 from jobsvc.store.session import FRESH_ARGS_MAX_BYTES, Session, decode_nos, run_alike, run_rows, worth_sharing
 
 _shared = attrgetter(*sql.SUBMIT_SHARED)
-_names = attrgetter(*sql.SUBMIT_OWN_NAMED[len(sql.SUBMIT_OWN) :])
-_NAMELESS: Final = (None, None, None, None)
+_OWN: Final = {
+    named: (own, attrgetter(*own)) for named, own in ((False, sql.SUBMIT_OWN), (True, sql.SUBMIT_OWN_NAMED))
+}
+"""Whether its client has named a job → the columns that are its own, and what reads them."""
 # What the short INSERTs leave to the columns' defaults, and how it must stand for them to be right. A new job has no
 # outcome, progress or losses: those columns are not looked at.
 _unusual = attrgetter("labels", "run_at", "due_at", "expires_at", "reason", "large", "parent", "rerun_of")
@@ -88,11 +90,11 @@ def _insert(session: Session, jobs: Sequence[Job]) -> None:
         if job.args is not None and len(job.args) > INLINE_MAX_BYTES:
             job.large |= ARGS_LARGE
         stand = _stand(job) if _unusual(job) == _USUAL else None
-        own = sql.SUBMIT_OWN if _names(job) == _NAMELESS else sql.SUBMIT_OWN_NAMED
+        named = job.key is not None or job.request_id is not None or job.traceparent is not None
         if stand == _QUEUED:
-            queued[own, _shared(job), job.policy].append(job)
+            queued[named, _shared(job), job.policy].append(job)
         elif stand == _RUNNING:
-            running[own, _shared(job), job.policy, job.owner, job.claimed_at].append(job)
+            running[named, _shared(job), job.policy, job.owner, job.claimed_at].append(job)
         else:
             others.append(job)
     session.last_no = no
@@ -112,8 +114,8 @@ def _insert_alike(
 ) -> list[Job]:
     """Insert jobs that share most columns; those that are left for the general statement."""
     alike, others = worth_sharing(shapes)
-    for (own, shared, policy, *claimed), jobs in alike.items():
-        values_of = attrgetter(*own)
+    for (named, shared, policy, *claimed), jobs in alike.items():
+        own, values_of = _OWN[named]
         values: list[Any] = []
         for job in jobs:
             values += values_of(job)

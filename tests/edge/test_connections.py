@@ -32,6 +32,8 @@ def test_all_places_taken_by_those_that_have_proven_themselves(house: House) -> 
     here[0].leave()
     assert house.wire().welcome
     assert house.site.crowd.refused == {"total": 1, "address": 0, "gave_way": 0}
+    here[1].request("GET", "/metrics")
+    assert b'\njobsvc_http_connections_refused_total{why="total"} 1.0\n' in here[1].sent
 
 
 def test_the_oldest_that_has_not_proven_itself_gives_way(house: House) -> None:

@@ -178,6 +178,7 @@ def test_an_end_that_was_asked_for_stays(rig: Rig) -> None:
         ({"timeouts": {"total": 0.5}}, "/timeouts/total"),
         ({"timeouts": {"total": 5}}, "/timeouts/total"),
         ({"run_at": "2099-01-01T00:00:00Z"}, "/run_at"),
+        ({"run_at": "0001-01-01T00:00:00+14:00"}, "/run_at"),  # before the first year
     ],
 )
 def test_a_wrong_field_is_named(rig: Rig, fields: dict[str, Any], pointer: str) -> None:

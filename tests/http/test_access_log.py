@@ -60,6 +60,14 @@ def test_one_line_a_request_without_its_query(house: House, written: Written) ->
     assert "hunter2" not in str(written.json)
 
 
+def test_behind_a_proxy_the_client_is_named(house: House, written: Written) -> None:
+    """As in the audit log; the proxy's own address says nothing."""
+    house.api.access_log = house.site.behind_proxy = True
+    house.ask("GET", "/livez", headers={"X-Forwarded-For": "192.0.2.7"})
+    (line,) = written.of("access")
+    assert line["message"].startswith("192.0.2.7 GET /livez 200")
+
+
 def test_hostile_requests_stay_on_their_line(house: House, written: Written) -> None:
     """P11: line breaks and terminal sequences in the path, in labels, in the task's name; a token in the path."""
     house.api.access_log = True

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred, execute
+from twisted.logger import capturedLogs
 
 from jobsvc.http.api import Api, build_site
 from jobsvc.http.auditing import ANCHOR_S, GATHER_S, WINDOW_REFUSALS, WINDOW_S, AuditTrail
@@ -382,6 +383,28 @@ def test_a_record_that_a_crash_cut_off_is_told_and_chained_past(house: Audited) 
     assert "cut off by a crash (50 bytes)" in words
     report = check_of(house)
     assert report.ok, report.problems
+
+
+def test_a_disk_that_fails_at_the_end_holds_up_nothing(
+    house: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of a stop, the database before all, goes on; no timer is left, and the log says what is missing."""
+
+    def broken(fd: int, *_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    house.submit()
+    with capturedLogs() as logged, monkeypatch.context() as patched:
+        patched.setattr("jobsvc.store.audit_file.os.write", broken)
+        patched.setattr("jobsvc.store.audit_file.os.fsync", broken)
+        house.run(house.trail.close())
+    actions = [event["log_format"] for event in logged if event.get("action") == "audit_failed"]
+    assert [text.partition(":")[0] for text in actions] == [
+        "the audit log cannot be written, {count} records wait",
+        "the end of the audit log may not be on the disk",
+    ]
+    house.after(3_600)
+    assert (house.folder / "audit.log").read_bytes() == b""
 
 
 def test_a_lost_end_is_told_at_the_next_start(house: Audited) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from jobsvc.http.guessing import ADDRESSES_MAX, WINDOW_S, WRONG_MAX, WrongTokens, place_of
+from jobsvc.http.guessing import ADDRESSES_MAX, WINDOW_S, WRONG_MAX, WrongTokens
 from tests.http.house import House
 from tests.http.keys import key
 
@@ -64,8 +64,23 @@ def test_wrong_tickets_are_guesses_too(house: House) -> None:
     ],
 )
 def test_whom_an_address_stands_for(one: str, other: str, *, same: bool) -> None:
-    """IPv6 by the /64, mapped IPv4 as what it is, a Unix socket as one; ports do not matter."""
-    assert (place_of(one) == place_of(other)) is same
+    """IPv6 by the /64, mapped IPv4 as what it is, a Unix socket as one."""
+    wrong = WrongTokens(Clock())
+    for _ in range(WRONG_MAX):
+        wrong.count(one)
+    assert (wrong.count(other) is not None) is same
+
+
+def test_behind_a_proxy_each_client_has_guesses_of_its_own(house: House) -> None:
+    """The proxy's own address is everybody's."""
+    house.site.behind_proxy = True
+
+    def status(client: str) -> int:
+        bad = {"Authorization": "Bearer jobsvc_test.guess", "X-Forwarded-For": client}
+        return house.ask("GET", "/v1/info", headers=bad).status
+
+    assert [status("192.0.2.1") for _ in range(WRONG_MAX + 1)] == [401] * WRONG_MAX + [429]
+    assert status("192.0.2.2") == 401
 
 
 def test_the_table_of_addresses_is_bounded() -> None:

@@ -89,6 +89,7 @@ def test_every_token_may_ask_who_it_is(house: House) -> None:
         ({"ttl_s": 5, "expires_at": "2099-01-01T00:00:00Z"}, "/ttl_s"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
         ({"expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "/expires_at"),  # in the year 10000
         ({"secret": "mine"}, "/secret"),
     ],
 )

@@ -40,6 +40,21 @@ def test_a_start_makes_a_token_and_another_can_take_its_place(folder: DataFolder
     assert folder.token() not in {text, other}
 
 
+def test_a_power_cut_brings_no_old_token_back(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the one that was replaced nor the one that was revoked: the folder is flushed after the change."""
+    folder.token()
+    flushed: list[tuple[str, bool]] = []  # what, and whether the new name was in it by then
+
+    def fsync(fd: int) -> None:
+        flushed.append((str(Path(f"/proc/self/fd/{fd}").readlink()), (folder.path / "token").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    file, place = TokenFile(folder, execute), str(folder.path)
+    file.write(mint(os.urandom).text)
+    file.remove()
+    assert flushed == [(f"{place}/token.new", True), (place, True), (place, False)]
+
+
 def test_a_full_disk_leaves_the_token_as_it_is(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused as disk_full, with the file's name."""
     text = folder.token()

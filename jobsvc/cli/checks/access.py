@@ -10,9 +10,9 @@ from typing import Final
 from jobsvc.cli.checks.findings import Finding, absent, bad, good, odd
 from jobsvc.cli.checks.scene import Scene, mode_of
 from jobsvc.config.file import trust
-from jobsvc.config.reach import reach_of
 from jobsvc.config.sources import DEFAULT
 from jobsvc.http.endpoints import EndpointError, parse
+from jobsvc.model.listeners import reach_of
 from jobsvc.model.places import TOKEN_CREDENTIAL, TOKEN_FILE, credential
 from jobsvc.store.migrating import BACKUP_FOLDER
 

@@ -12,12 +12,10 @@ from typing import Final
 
 from jobsvc.cli.checks.findings import Finding, absent, bad, good, odd
 from jobsvc.cli.checks.scene import Scene
-from jobsvc.http.limits import CONNECTIONS_MAX
+from jobsvc.http.limits import CONNECTIONS_MAX, OPEN_FILES_SHARE
 
 TWISTED_LEAST: Final = (26, 10)
 """Before it, a bare CR or LF inside a header's value smuggles a request past a proxy (twisted issue 12754)."""
-OPEN_FILES_SHARE: Final = 0.8
-"""What the edge takes of the open files for connections; workers, database and logs need the rest."""
 OPEN_FILES_LEAST: Final = 1024
 """Below the usual soft limit even a quiet daemon runs out."""
 EARLIEST_S: Final = 1_767_225_600.0

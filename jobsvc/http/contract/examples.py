@@ -40,9 +40,6 @@ def _job(**changes: Any) -> Any:
 
 
 _QUEUED = _job()
-_SCHEDULED = _job(
-    state="scheduled", reason="run_at", run_at=_AT + 60_000_000, due_at=_AT + 60_000_000, revision=2
-)
 _BEGAN: Mapping[str, Any] = {
     "epoch": 1,
     "attempt": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobsvc.config.reach import reach_of
+from jobsvc.model.listeners import reach_of
 
 
 @pytest.mark.parametrize(
