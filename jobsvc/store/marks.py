@@ -131,10 +131,16 @@ def own_log(number: int | None, file: Marks, both: Marks) -> bool:
     """
     if number is None or file.identity is None:
         return True
-    if file.log is not None and (number - file.log) % (1 << 32) < LOG_STARTS_MAX:
+    if _follows(number, file.log):
         return True
     # Killed just after it was opened: the log's number had not reached the file, but the opening itself is in the log.
-    return both.identity == file.identity and both.life != file.life
+    # Or the power went while the number was on its way into the file: then the log has it, and the rest agrees.
+    return both.identity == file.identity and (both.life != file.life or _follows(number, both.log))
+
+
+def _follows(number: int, first: int | None) -> bool:
+    """Whether a log with this number can be the one that began with `first`."""
+    return first is not None and (number - first) % (1 << 32) < LOG_STARTS_MAX
 
 
 def born(db: sqlite3.Connection) -> None:

@@ -201,7 +201,7 @@ def test_secrets_outlive_a_restart_and_a_new_key(start_daemon: StartDaemon) -> N
     log.write_bytes(b"".join(lines[:-1]))
     broken = daemon.cli("audit", "check", "--json")
     assert broken.returncode == 1
-    assert "are missing at the end" in broken.stdout
+    assert "missing at the end" in broken.stdout
 
 
 def test_one_loopback_listener_by_default(start_daemon: StartDaemon) -> None:
