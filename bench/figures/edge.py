@@ -164,7 +164,8 @@ def slow_reader(bench: Bench) -> Figure:
         with crowd(_plan(daemon, [request], 1, sip_bytes=1, sip_every_s=1.0)) as here:
             most, busy = _grown(daemon, before, bench.seconds(POUR_S))
             [guest] = here.leave().guests
-        client.cancel(job, "now")
+        if not client.get(job).done:
+            client.cancel(job, "now")
     return _growth("edge-slow-reader", "memory, a reader at 1 B/s of a 1 GB stream", most, quiet, busy, guest)
 
 
