@@ -5,6 +5,7 @@ Nothing here names an event loop: a wire awaits what its own loop gives, and the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, Self, TypeVar, Unpack
 
@@ -82,7 +83,7 @@ class FlowRunner:
             await self._steps.release(bodies)
 
 
-class AsyncFace(FlowRunner):
+class AsyncFace(FlowRunner, ABC):
     """The methods that give asynchronous iterators."""
 
     def __init__(self, session: Session, wire: AsyncWire) -> None:
@@ -92,13 +93,13 @@ class AsyncFace(FlowRunner):
         self._asker = Asker(session, self._start)
         self._polls = 0  # waits with a request of their own
 
+    @abstractmethod
     def _start(self, flow: Flow[None]) -> Running:
         """Run a flow that raises nothing, but may be given up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _told(self, begin: Callable[[Settle], Callable[[], None]]) -> Awaitable[Job]:
         """What `settle` is told; `begin` is given it, and gives what is called when nobody waits any more."""
-        raise NotImplementedError
 
     def map(
         self, task: str, inputs: Iterable[Args], /, *, return_errors: bool = False, **options: Unpack[Options]
