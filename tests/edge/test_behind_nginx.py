@@ -13,7 +13,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
-from tests.edge.rows import CHUNKED, FRAMING, GOOD, get, head, post
+from tests.edge.cases import CHUNKED, GOOD, get, head, post
+from tests.edge.framing_rows import FRAMING
 from tests.edge.talk import Front, Talker
 from tests.needed import program
 

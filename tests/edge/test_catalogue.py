@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 
-from tests.edge.rows import MARKER, ROWS, Case
+from tests.edge.cases import MARKER, Case
+from tests.edge.rows import ROWS
 from tests.edge.talk import TRANSPORTS, Front, Transport
 from tests.http.wire import Reply
 

@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.http import limits
-from tests.edge.rows import CHUNKED, GOOD, HOST, JSON, UNKNOWN_ID, get, head, post
+from tests.edge.cases import CHUNKED, GOOD, HOST, JSON, UNKNOWN_ID, get, head, post
 from tests.edge.talk import AUTH, TRANSPORTS, Front, Transport
 from tests.http.wire import chunked
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from tests.edge.rows import GOOD, UNKNOWN_ID
+from tests.edge.cases import GOOD, UNKNOWN_ID
 from tests.edge.talk import AUTH, TRANSPORTS, Front, Transport
 
 pytestmark = pytest.mark.filterwarnings(

@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.http import limits
-from tests.edge.rows import get
+from tests.edge.cases import get
 from tests.edge.talk import TRANSPORTS, Front, Transport
 
 pytestmark = [

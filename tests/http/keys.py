@@ -8,6 +8,11 @@ from tests.http.house import House
 from tests.http.wire import Reply, Wire
 
 
+def bearer(text: str) -> dict[str, str]:
+    """The header that brings a token."""
+    return {"Authorization": f"Bearer {text}"}
+
+
 class Key:
     """A token and the client that brings it. `secret` is its whole text."""
 

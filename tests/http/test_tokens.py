@@ -8,24 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred
 
 import jobsvc.http.auth
-from jobsvc.http import grants, guessing, registry
-from jobsvc.http.api import build_site
-from jobsvc.model.errors import CannotWrite
+from jobsvc.http import grants, registry
 from jobsvc.model.tokens import taken_apart
 from jobsvc.store.memory import InlineStore
 from tests.http.house import START_US, House
-from tests.http.keys import Key, key
-from tests.http.wire import TOKEN, Wire
+from tests.http.keys import Key, bearer, key
+from tests.http.restarting import Again
+from tests.http.wire import TOKEN
 
 SECOND_US = 1_000_000
-
-
-def bearer(text: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {text}"}
 
 
 # -- making -------------------------------------------------------------------------------------------------------
@@ -282,116 +276,6 @@ def stored(house: House, token_id: str) -> Any:
     rows: list[Any] = []
     house.store.tokens().addCallback(rows.extend)
     return next(row for row in rows if row.id == token_id)
-
-
-# -- the first token ----------------------------------------------------------------------------------------------
-
-
-class Drawer:
-    """Holds the first token's file, in memory."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.made_at = 1_790_000_000_000_000
-        self.text: str | None = TOKEN
-        self.full = False
-
-    def write(self, text: str) -> Deferred[None]:
-        if self.full:
-            raise CannotWrite("disk_full", "The token was not changed: the disk is full.")
-        self.text = text
-        return succeed(None)
-
-    def remove(self) -> Deferred[None]:
-        self.text = None
-        return succeed(None)
-
-
-class Again:
-    """Another start of the daemon on the same store, with the file of the first token."""
-
-    def __init__(self, house: House, *, load: bool = True, store: Any = None) -> None:
-        self.drawer = Drawer(house.clock)
-        self.site = build_site(
-            house.engine,
-            house,
-            house.clock,
-            lambda make: succeed(make()),
-            token=TOKEN,
-            token_file=self.drawer,
-        )
-        self.registry = self.site.application.edge.registry  # type: ignore[attr-defined]
-        if load:
-            Deferred.fromCoroutine(self.registry.load())
-
-    def ask(self, method: str, target: str, token: str) -> Any:
-        wire = Wire(self.site)
-        wire.request(method, target, token=token)
-        self.site.stopFactory()
-        return wire.reply()
-
-    def status(self, token: str) -> int:
-        status: int = self.ask("GET", "/v1/info", token).status
-        return status
-
-
-def test_the_first_token_is_the_one_in_the_file(house: House) -> None:
-    """Listed as `first`; rotating writes the file before it counts; the store never hears of it."""
-    again = Again(house)
-    [view] = again.ask("GET", "/v1/tokens", TOKEN).json()["tokens"]
-    assert (view["id"], view["name"], view["scopes"]) == ("test", "first", ["admin"])
-    assert view["created_at"].startswith("2026-09")
-    made = again.ask("POST", "/v1/tokens/test/rotate", TOKEN).json()
-    assert again.drawer.text == made["token"]
-    assert [again.status(text) for text in (TOKEN, made["token"])] == [401, 200]
-    assert stored_ids(house) == []
-    again.drawer.full = True
-    reply = again.ask("POST", f"/v1/tokens/{made['id']}/rotate", made["token"])
-    assert (reply.status, reply.json()["code"]) == (507, "disk_full")
-    assert again.status(made["token"]) == 200
-    assert again.ask("DELETE", f"/v1/tokens/{made['id']}", made["token"]).status == 204
-    assert again.drawer.text is None
-    assert again.status(made["token"]) == 401
-
-
-def stored_ids(house: House) -> list[str]:
-    rows: list[Any] = []
-    house.store.tokens().addCallback(rows.extend)
-    return [row.id for row in rows]
-
-
-def test_the_end_of_a_first_token_in_its_grace_leaves_the_file_alone(house: House) -> None:
-    """Only the one in the file takes the file with it."""
-    again = Again(house)
-    wire = Wire(again.site)
-    wire.request("POST", "/v1/tokens/test/rotate", b'{"grace_s":60}')
-    made = wire.reply().json()
-    assert [again.status(text) for text in (TOKEN, made["token"])] == [200, 200]
-    assert again.ask("DELETE", "/v1/tokens/test", made["token"]).status == 204
-    assert again.drawer.text == made["token"]
-    assert [again.status(text) for text in (TOKEN, made["token"])] == [401, 200]
-
-
-def test_a_first_token_given_from_outside_is_not_ours_to_change(house: House) -> None:
-    """409, and what to do; it goes on to work."""
-    for method, path in (("POST", "/v1/tokens/test/rotate"), ("DELETE", "/v1/tokens/test")):
-        reply = house.ask(method, path)
-        assert (reply.status, reply.json()["code"]) == (409, "conflict")
-        assert "change it there" in reply.json()["detail"]
-    assert house.ask("GET", "/v1/info").status == 200
-
-
-def test_before_the_store_is_open_only_the_first_token_is_known(house: House) -> None:
-    """It works; others are told to come back, not that they are wrong, and are not counted as guesses."""
-    asked = key(house, "read")
-    again = Again(house, load=False)
-    assert again.status(TOKEN) == 200
-    for _ in range(guessing.WRONG_MAX + 1):
-        reply = again.ask("GET", "/v1/info", asked.secret)
-        assert (reply.status, reply.json()["code"]) == (503, "overloaded")
-        assert "retry-after" in reply.headers
-    Deferred.fromCoroutine(again.registry.load())
-    assert again.status(asked.secret) == 200
-    assert again.status("jobsvc_nobody.x") == 401
 
 
 # -- how it is looked at ------------------------------------------------------------------------------------------
