@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ from jobsvc.ports import Worker, WorkerKind
 from jobsvc.runtime.ending import Ending
 from jobsvc.runtime.refusal import found, refusal, terminal
 from jobsvc.runtime.signals import Signals
+from jobsvc.runtime.stopping import Step, in_turn
 from jobsvc.runtime.systemd import Notifier
 from jobsvc.runtime.threads import NamedPool
 from jobsvc.runtime.waiting import Background, within
@@ -61,10 +63,11 @@ from jobsvc.store.threaded import ThreadedStore
 from jobsvc.store.token_file import TokenFile
 from jobsvc.upkeep import Upkeep
 
-EXIT_MARGIN_S = 15.0
-"""What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint."""
+EXIT_MARGIN_S = 10.0
+"""What the watchdog of a stop allows beyond the drain: kills, the last commits, the checkpoint. After that the process
+ends as if it had been killed, which loses nothing."""
 STOP_GRACE_S = 3.0
-"""After the drain's time is up: between the polite ask and the end of the workers."""
+"""After the drain's time is up: between the polite ask and the end of the workers; and for their last writes."""
 SWITCH_S = 0.0005
 """A tenth of Python's default: between a busy reactor and the store's writer, each waits for the other at every
 statement; with 5 ms a multi-row insert took forty times as long (design section 7)."""
@@ -263,6 +266,7 @@ class Daemon(Service):
         terminal().write(words.rstrip() + "\n")
         terminal().flush()
         self.is_ready = False
+        self._second_signal()  # a drain in which this happens has nothing more to wait for
         if self._owns_process:
             self._ending.with_status(1)
             with suppress(ReactorNotRunning):  # it is stopping already
@@ -379,35 +383,46 @@ class Daemon(Service):
         was_ready, self.is_ready = self.is_ready, False
         if self._started is not None and not self._started.called:
             self._started.cancel()
+        await in_turn(self._steps_down(was_ready=was_ready), self._step_failed)
+        self._ending.over()
+
+    def _steps_down(self, *, was_ready: bool) -> Iterator[Step]:
+        """The stop in its order; the store is closed whatever becomes of those before it."""
+        edge = self.api.edge
         if self._watch is not None:
-            self._watch.stop()
+            yield "the watch of the modules", self._watch.stop
         if was_ready:
-            await self._drain()
-        await self.pool.stop(kill=bool(self.engine.board.active))
+            yield "the drain", self._drain
+        yield "the workers", lambda: self.pool.stop(kill=bool(self.engine.board.active))
         if was_ready:
-            await self.engine.idle()  # what the workers' end sent back to the queue is committed
-        self.engine.close()
-        self.api.edge.say_farewell()
-        await self.api.edge.background.drained()
-        await self._listeners.close()
-        await self._background.drained()
-        await self._metrics_thread.stop()
+            yield "the last writes", self._last_writes
+        yield "the engine", self.engine.close
+        yield "the streams", edge.say_farewell
+        yield "the requests", edge.background.drained
+        yield "the listeners", self._listeners.close
+        yield "work in the background", self._background.drained
+        yield "the thread of metrics", self._metrics_thread.stop
         if self.trail is not None:
-            await self.trail.close()
-        await self._file_thread.stop()
-        await self.upkeep.end()
-        try:
-            await self.api.edge.registry.close()
-            if was_ready or self._started is not None:
-                await self.store.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the end must not look like a clean one
-            self._log.failure("the database was not closed", action="close_failed")
-            self.fail(
-                f"jobsvc: the database {self.folder.database} was not closed: {error}; the next start checks it"
-            )
-        finally:
-            self.folder.release()
-            self._ending.over()
+            yield "the audit log", self.trail.close
+        yield "the thread of files", self._file_thread.stop
+        yield "the upkeep", self.upkeep.end
+        yield "the tokens", edge.registry.close
+        if was_ready or self._started is not None:
+            yield f"the database {self.folder.database}", self.store.close
+        yield f"the data directory {self.folder.path}", self.folder.release
+
+    def _last_writes(self) -> Deferred[None]:
+        """What the workers' end sent back to the queue is committed; what cannot be, as the disk is full or has failed,
+        is put right by the next start.
+        """  # fmt: skip
+        return within(self._reactor, STOP_GRACE_S, Deferred.fromCoroutine(self.engine.idle()))
+
+    def _step_failed(self, what: str, failure: Failure) -> None:
+        """Whatever it was, the end must not look like a clean one."""
+        self._log.failure("{what} could not be closed", failure, what=what, action="close_failed")
+        self.fail(
+            f"jobsvc: {what} could not be closed: {failure.getErrorMessage()}; the next start looks after it"
+        )
 
     async def _drain(self) -> None:
         self.engine.stop_claiming()

@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
 
+from jobsvc.store import marks
+from tests.faults.files import log_of
 from tests.integration.daemon import START_DEADLINE_S, Daemon, running
 
 if TYPE_CHECKING:
@@ -192,6 +195,72 @@ def test_sigterm_before_the_reactor_runs(wheel_env: WheelEnv, tmp_path: Path) ->
     assert "Main loop terminated" in daemon.log
     assert "Traceback" not in daemon.log
     assert not (tmp_path / "web.sock").exists()
+
+
+CLUMSY = """
+import sys, threading, types
+from jobsvc import tap
+from jobsvc.runtime import ending
+from twisted.scripts.twistd import run
+
+hangs = threading.Event()
+
+class Patient(threading.Event):
+    def wait(self, timeout=None):
+        hangs.wait()
+        print(f"the watchdog allows {timeout:g} s", file=sys.stderr, flush=True)
+        return super().wait(0.1)
+
+build = tap.makeService
+
+def makeService(options):
+    from jobsvc.http.listening import Listeners
+    from jobsvc.store.sqlite import SqliteStore
+    close = SqliteStore.close
+
+    def close_and_hang(store):
+        close(store)
+        hangs.set()
+        threading.Event().wait()
+
+    def refuse(self):
+        raise OSError("no such listener")
+
+    SqliteStore.close, Listeners.close = close_and_hang, refuse
+    ending.threading = types.SimpleNamespace(Event=Patient, Thread=threading.Thread)
+    return build(options)
+
+tap.makeService = makeService
+sys.argv = ["twistd", "-n", "--pidfile=", *sys.argv[1:]]
+run()
+"""
+
+
+def test_a_stop_in_which_a_step_fails_and_a_database_thread_hangs(
+    wheel_env: WheelEnv, tmp_path: Path
+) -> None:
+    """F65: the step that failed keeps none from its turn: the database is closed as it should be. What hangs is named
+    with its stack, and the process ends in time all the same, not as if all were well.
+    """  # fmt: skip
+    (tmp_path / "clumsy.py").write_text(CLUMSY)
+    daemon = Daemon(wheel_env, tmp_path, ("--cpu-workers", "1", "--drain-s", "7"), ("python", "clumsy.py"))
+    daemon.write_tasks(TASKS)
+    daemon.start()
+    job = daemon.submit("version")["id"]
+    assert daemon.succeeded(job) == 1
+    assert daemon.stop() == 1
+    daemon.wait_no_orphans()
+    for words in (
+        "jobsvc: the listeners could not be closed: no such listener",
+        "the watchdog allows 17 s",
+        "jobsvc: the stop hangs; leaving",
+        "in close_and_hang",
+    ):
+        assert words in daemon.log
+    file = daemon.data_dir / "jobsvc.db"
+    assert not log_of(file).exists()
+    with closing(sqlite3.connect(file)) as db:
+        assert marks.read(db).in_use == 0
 
 
 @contextmanager
