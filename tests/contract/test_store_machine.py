@@ -1,18 +1,23 @@
-"""A store against the table of states: whatever is asked of it in whatever order, only the table's ways are gone."""
+"""Each store against the table of states: whatever is asked of it in whatever order, only the table's ways are gone."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.python.failure import Failure
 
 from jobsvc.model.events import Attempt
 from jobsvc.model.job import Job
 from jobsvc.model.states import ACTIVE, FINAL, STATES, WAITING, State, allowed
-from jobsvc.ports import Change, Claim, Move
+from jobsvc.ports import Change, Claim, Durability, Move
 from jobsvc.store.memory import InlineStore
+from jobsvc.store.sqlite import SqliteStore
+from jobsvc.store.threaded import ThreadedStore
 from tests.contract.store_harness import NOW, Held, PumpedReactor, end_of, job_of, step_of
 from tests.contract.test_store_events import append_of
 
@@ -20,6 +25,8 @@ TASKS = ("one", "two")
 OWNERS = ("cpu-1", "cpu-2")
 PLACES = st.integers(0, 1 << 20)
 TIMED: tuple[State, ...] = ("scheduled", "retrying")
+ON_FILE_EXAMPLES = 5
+"""Of the stores on files, which run the same statements: what differs is where, and in what groups."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -27,11 +34,18 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.held = Held(InlineStore(), PumpedReactor())
+        self.held = self.made()
         self.held(self.held.store.open())
         self.rows: dict[bytes, Job] = {}
         self.ahead: dict[bytes, int] = {}
         self.now = NOW
+
+    def made(self) -> Held:
+        """The store under test, not open yet."""
+        raise NotImplementedError
+
+    def reopen(self) -> None:
+        """The daemon ends and starts again; what is in memory alone would not outlive that."""
 
     def teardown(self) -> None:
         self.held(self.held.store.close())
@@ -211,6 +225,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         active = [job.id for job in self.rows.values() if job.state in ACTIVE]
+        self.reopen()
         done = self.held(self.held.store.recover(self.now))
         assert done.queued + done.failed + done.cancelled == len(active)
         for job_id in active:
@@ -245,7 +260,67 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.held.event_numbers(job) == list(range(2, self.ahead[job.id] + 1))
 
 
-StoreMachine.TestCase.settings = settings(
+class InMemory(StoreMachine):
+    """`durability=memory`: everything at once, where it is called."""
+
+    def made(self) -> Held:
+        return Held(InlineStore(), PumpedReactor())
+
+
+class OnFile(StoreMachine):
+    """A database file, closed and opened again at every restart."""
+
+    def __init__(self) -> None:
+        self.folder = TemporaryDirectory(prefix="jobsvc-store-machine-")
+        self.fatal: list[Failure] = []
+        super().__init__()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+        assert not self.fatal
+
+    def reopen(self) -> None:
+        self.held(self.held.store.close())
+        self.held = self.made()
+        self.held(self.held.store.open())
+
+    @property
+    def file(self) -> str:
+        """The database."""
+        return str(Path(self.folder.name) / "jobsvc.db")
+
+
+class Plain(InlineStore):
+    """The blocking store on a file, without threads."""
+
+    durability: Durability = "process"
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self._store = SqliteStore(file, "process")
+
+
+class Blocking(OnFile):
+    """What the thread of a daemon's writer runs."""
+
+    def made(self) -> Held:
+        return Held(Plain(self.file), PumpedReactor())
+
+
+class Threaded(OnFile):
+    """What a daemon uses: groups on the writer's thread, reads on others."""
+
+    def made(self) -> Held:
+        reactor = PumpedReactor()
+        return Held(ThreadedStore(self.file, "process", reactor.provided, self.fatal.append), reactor)
+
+
+usual = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestStoreMachine = StoreMachine.TestCase
+InMemory.TestCase.settings = usual
+Blocking.TestCase.settings = Threaded.TestCase.settings = settings(usual, max_examples=ON_FILE_EXAMPLES)
+TestInMemory = InMemory.TestCase
+TestBlocking = Blocking.TestCase
+TestThreaded = Threaded.TestCase
