@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from jobsvc.engine.board import Active
-from jobsvc.model.errors import JobError, Where
+from jobsvc.model.errors import Exit, JobError, Where
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Again
 from jobsvc.model.job import Job
@@ -74,7 +74,7 @@ def ended(
     if stop is not None and (late or error.kind in HALTED):
         return stopped(active, error, uniform)
     if error.kind == "lost":
-        return lost(active)  # a program was killed by nobody knows whom
+        return lost(active, error.exit)  # a program was killed by nobody knows whom
     if error.kind == "cancelled":
         error = JobError("task_error", error.type, error.message or "the task cancelled itself")
     return failed(active, error, uniform, again)
@@ -176,7 +176,7 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
         if active.key not in suspected:
             return _again(active, "lost", "its worker was ended by another attempt")
         if len(suspected) > 1:
-            return lost(active)  # it may have done it: again, but not for ever
+            return lost(active, death.exit)  # it may have done it: again, but not for ever
         return failed(active, JobError("crashed", message=_exit_words(death), exit=death.exit), uniform)
     if death.how == "stalled" and (death.running == active.key):
         return failed(
@@ -185,11 +185,11 @@ def worker_died(  # noqa: PLR0911 - one return for each rule
             uniform,
         )
     if death.how == "stalled" and death.running is None and _suspect(active, now_us):
-        return lost(active)
+        return lost(active, death.exit)
     if death.how in ("killed", "stalled", "quit"):
         # A neighbour was stopped, or the daemon ends: this one is not to blame and loses no try.
         return _again(active, "lost", "stopped with its worker")
-    return lost(active)
+    return lost(active, death.exit)
 
 
 def _exit_words(death: Death) -> str:
@@ -220,17 +220,22 @@ def _again(active: Active, reason: Reason, words: str) -> Verdict:
     return Verdict("queued", reason, error=JobError("lost", message=words), counted=False)
 
 
-def lost(active: Active) -> Verdict:
-    """Its end is unknown: again at once and uncounted, unless it must not run twice or has been lost too often."""
+def lost(active: Active, end: Exit | None = None) -> Verdict:
+    """Its end is unknown: again at once and uncounted, unless it must not run twice or has been lost too often.
+
+    Args:
+        end: how its process ended, which does not tell what the attempt had done by then.
+    """
     losses = active.job.losses + 1
-    if active.policy.on_lost == "fail":
-        text = "the worker was lost; on_lost=fail forbids another start"
-        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
-    if losses >= LOSSES_MAX:
-        text = f"lost {losses} times while the daemon lived: not started again"
-        return Verdict("failed", "lost", error=JobError("lost", message=text), lost=True)
-    words = "the worker was lost; the job is queued again and the attempt does not count"
-    return Verdict("queued", "lost", error=JobError("lost", message=words), counted=False, lost=True)
+    again = active.policy.on_lost == "retry" and losses < LOSSES_MAX
+    if again:
+        words = "the worker was lost; the job is queued again and the attempt does not count"
+    elif active.policy.on_lost == "fail":
+        words = "the worker was lost; on_lost=fail forbids another start"
+    else:
+        words = f"lost {losses} times while the daemon lived: not started again"
+    error = JobError("lost", message=words, exit=end)
+    return Verdict("queued" if again else "failed", "lost", error=error, counted=not again, lost=True)
 
 
 def unkept(active: Active) -> Verdict:

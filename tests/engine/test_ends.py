@@ -136,7 +136,10 @@ def test_a_lost_worker_costs_no_attempt_and_the_job_runs_again_at_once(rig: Rig)
     assert rig.state(job)[0] == "running"
     assert other.start_of(job).attempt == 1
     assert other.start_of(job).epoch == 2
-    assert [(a.epoch, a.state) for a in attempts(rig, job.id)] == [(1, "lost"), (2, "running")]
+    first, second = attempts(rig, job.id)
+    assert [(a.epoch, a.state) for a in (first, second)] == [(1, "lost"), (2, "running")]
+    error = msgspec.json.decode(first.error or b"", type=JobError)
+    assert (error.kind, error.exit) == ("lost", Exit(signal=9, name="SIGKILL")), "how its process ended"
     other.succeed(job, b"1")
     assert rig.states(job) == ["running", "queued", "running", "succeeded"]
 

@@ -100,6 +100,7 @@ def test_a_hundred_kills_cost_a_hundred_attempts(daemon: Daemon) -> None:
         assert daemon.succeeded(job) > known["epoch"]
         *rows, last = daemon.attempts(job)
         assert [row["state"] for row in rows] == ["lost"] * known["losses"]
+        assert {row["error"]["exit"]["name"] for row in rows} <= {"SIGKILL"}
         assert last["state"] == "succeeded"
         epochs = [row["epoch"] for row in (*rows, last)]
         assert epochs == sorted(set(epochs))
