@@ -35,6 +35,7 @@ def gated() -> str:
     from time import sleep
     while not Path("gate").exists():
         sleep(0.01)
+    print("the gate is open")
     return "through"
 """
 FATAL_EXIT_S = 20.0
@@ -192,7 +193,9 @@ def test_start_on_a_read_only_disk(small: Daemon) -> None:
 
 
 def test_a_full_disk(small: Daemon) -> None:
-    """F32: 507 and no job; reads go on; what ends meanwhile keeps its result until there is space; nothing is lost."""
+    """F32: 507 and no job; reads go on; what ends meanwhile keeps its log and its result until there is space; nothing
+    is lost.
+    """  # fmt: skip
     with running(small, TASKS) as daemon:
         jobs = accepted(daemon)
         gated = daemon.submit("gated")["id"]
@@ -208,6 +211,9 @@ def test_a_full_disk(small: Daemon) -> None:
         assert disk_check(daemon)["ok"] is False
         ballast.unlink()
         assert daemon.succeeded(gated) == "through"
+        *_, said, ended, end = daemon.events(gated)
+        assert (said["kind"], said["data"]["message"], end["kind"]) == ("log", "the gate is open", "end")
+        assert (ended["kind"], ended["data"]["state"]) == ("state", "succeeded")
         ready_again(daemon)
         assert daemon.stop() == 0
         with closing(sqlite3.connect(daemon.data_dir / "jobsvc.db")) as db:

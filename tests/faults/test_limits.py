@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.faults.files import tmpfs
 from tests.faults.memory_group import memory_group
 from tests.integration.daemon import clean_environ
 
@@ -140,8 +141,8 @@ def daemon(start_daemon: StartDaemon) -> Daemon:
 
 
 def test_what_a_job_may_use_is_kept(daemon: Daemon) -> None:
-    """F28: descriptors and files over the daemon's limits fail inside the job; memory of a tree and processor time over
-    a task's own end it. Each error names its limit; the worker that need not die serves on.
+    """F28: descriptors and files over the daemon's limits, and a full scratch folder, fail inside the job; memory of a
+    tree and processor time over a task's own end it. Each error names its limit; a worker that need not die serves on.
     """  # fmt: skip
     defaults = daemon.get("/v1/info").json()["defaults"]["process_limits"]
     assert defaults == {"max_rss": None, "cpu_s": None, "open_files": 64, "file_bytes": MIB}
@@ -155,6 +156,11 @@ def test_what_a_job_may_use_is_kept(daemon: Daemon) -> None:
     assert (error["kind"], error["type"]) == ("task_error", "OSError")
     assert "its files may have 1 MiB (file_bytes)" in error["message"]
     assert (daemon.folder / "scratch").stat().st_size == MIB
+    small = daemon.folder / "small"
+    small.mkdir()
+    with tmpfs(small, "256k"):
+        error = ended(daemon, "fill", "small/scratch")
+    assert (error["kind"], "No space left on device" in error["message"]) == ("task_error", True)
     assert daemon.succeeded(daemon.submit("who")["id"]) == pid
 
     error = ended(daemon, "hog_children", 2)

@@ -252,9 +252,13 @@ def test_directory_open_to_readers_is_closed(wheel_env: WheelEnv, tmp_path: Path
 
 
 def test_background_start_and_stop(wheel_env: WheelEnv, tmp_path: Path) -> None:
-    """Without -n: the daemon works in the background, ends by its pid file, and removes it."""
+    """Without -n: the daemon works in the background, ends by its pid file, and removes it. F39: that of a daemon which
+    was killed is no obstacle.
+    """  # fmt: skip
     daemon = Daemon(wheel_env, tmp_path)
     daemon.write_tasks(TASKS)
+    with subprocess.Popen(["true"]) as gone:
+        (tmp_path / "twistd.pid").write_text(str(gone.pid))
     options = (
         "--tasks",
         TASKS_MODULE,

@@ -54,6 +54,20 @@ def test_a_token_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     made.release()
 
 
+@pytest.mark.parametrize("left", ["99999999 an-old-boot\n", "1 an-old-boot\n", "half a li", ""])
+def test_what_stands_in_the_lock_keeps_nobody_out(tmp_path: Path, left: str) -> None:
+    """F39: the kernel's lock alone does: not the pid of who is long dead, nor one that another has got since."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").write_text(left)
+    made = folder(tmp_path)
+    made.take()
+    with pytest.raises(FolderRefused, match=rf"in use by another jobsvc \(pid {os.getpid()}\)"):
+        folder(tmp_path).take()
+    made.release()
+    made.take()
+    made.release()
+
+
 def test_who_is_kept_out_by_a_tool_is_told_by_which(tmp_path: Path) -> None:
     """Not by the daemon that was there before, which may long be dead."""
     (tmp_path / "data").mkdir()
