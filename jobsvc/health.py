@@ -51,6 +51,11 @@ class Checks:
             if decides is None or of_weight == decides
         ]
 
+    def passes(self, name: str) -> bool:
+        """Whether this one is well, or has not been added."""
+        found = self._checks.get(name)
+        return found is None or self._asked(name, found[0])[0]
+
     def _asked(self, name: str, look: Callable[[], Answer]) -> Answer:
         try:
             return look()

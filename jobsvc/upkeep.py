@@ -125,7 +125,7 @@ class Upkeep:
         """The daemon takes jobs."""
         self._is_ready = True
         self.notifier.ready(words)
-        self.notifier.beat(self._reactor)
+        self.notifier.beat(self._reactor, lambda: self.checks.passes("store"))
         if self._asked_early:
             self._asked_early = False
             self.hangup()

@@ -82,11 +82,20 @@ class Notifier:
             self.status_text = status
             self.send(_status(status))
 
-    def beat(self, clock: IReactorTime) -> None:
-        """From now on show that the reactor turns, at half of the time the manager allows."""
+    def beat(self, clock: IReactorTime, at_work: Callable[[], bool] = lambda: True) -> None:
+        """From now on show that the reactor turns, at half of the time the manager allows.
+
+        Args:
+            at_work: whether the rest does as well; nothing is shown while it does not.
+        """
         if self.watchdog_s is None or self._beating is not None:
             return
-        self._beating = LoopingCall(self.send, "WATCHDOG=1")
+
+        def show() -> None:
+            if at_work():
+                self.send("WATCHDOG=1")
+
+        self._beating = LoopingCall(show)
         self._beating.clock = clock
         self._beating.start(self.watchdog_s / 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -30,6 +30,10 @@ from jobsvc.ports import (
 )
 from jobsvc.store.figures import StoreFigures
 from jobsvc.store.session import Refused
+
+STUCK_S: Final = 10.0
+"""In one write: most take milliseconds, those that wait for another process's lock 2 s. Longer, and the disk hangs, or
+the thread does."""
 
 _Chunks = list[Chunk]
 _Attempts = list[Attempt]
@@ -210,11 +214,16 @@ class StoreFace(ABC):
 
 
 def store_check(store: StoreFace, now: float) -> tuple[bool, str]:
-    """Whether it is open and whole, and one line about its newest commit; `now` is monotonic."""
+    """Whether it is open, whole and at work, and one line about its newest commit; `now` is monotonic."""
     if not store.figures.opened:
         return False, "is not open yet"
     if store.broken:
         return False, "has failed: nothing is stored any more"
+    taken = store.figures.taken
+    if taken is not None and now - taken >= STUCK_S:
+        return False, (
+            f"has been in one write for {now - taken:.0f} s; look at the kernel's log for errors of the disk"
+        )
     last, took_s = store.figures.last_commit, store.figures.last_commit_s
     words = (
         "nothing committed yet" if last is None else f"last commit {now - last:.0f} s ago, in {took_s:.4f} s"

@@ -21,9 +21,10 @@ class StoreFigures:
         last_commit: monotonic moment of the newest one; None before the first.
         last_commit_s: how long it took.
         opened: whether the database is open.
+        taken: monotonic moment at which the group was taken that is being written; None while none is.
     """
 
-    __slots__ = ("commit_s", "group_calls", "last_commit", "last_commit_s", "opened")
+    __slots__ = ("commit_s", "group_calls", "last_commit", "last_commit_s", "opened", "taken")
 
     def __init__(self) -> None:
         self.commit_s = Histogram(COMMIT_BOUNDS_S)
@@ -31,6 +32,7 @@ class StoreFigures:
         self.last_commit: float | None = None
         self.last_commit_s = 0.0
         self.opened = False
+        self.taken: float | None = None
 
     def committed(self, calls: int, began: float, ended: float) -> None:
         """A group is durable."""

@@ -204,10 +204,10 @@ class ThreadedStore(StoreFace):
         submitted = sum(len(call.args[0]) for call, _, _ in group if call.kind == "submit")
         fatal: Failure | None = None
         refused: list[Refused] = []
+        self.figures.taken = began = self._monotonic()
         try:
             if self._broken is not None:
                 self._broken.raiseException()
-            began = self._monotonic()
             answers = self._written(group)
             refused = self._store.take_refused()
             self.figures.committed(len(group), began, self._monotonic())
@@ -217,6 +217,7 @@ class ThreadedStore(StoreFace):
             if self._broken is None:
                 self._broken = fatal = Failure()
             answers = [Failure(error) for _ in group]
+        self.figures.taken = None
         delivered = [(deferred, answer) for (_, deferred, _), answer in zip(group, answers, strict=True)]
         self._reactor.callFromThread(self._deliver, delivered, submitted, refused, fatal, self._full_groups)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import pytest
@@ -16,6 +18,7 @@ from jobsvc.model.errors import CannotWrite, JobsvcError
 from jobsvc.ports import Claim, JobFilter, JobPage
 from jobsvc.store import threaded
 from jobsvc.store.connection import StoreRefused
+from jobsvc.store.face import STUCK_S, store_check
 from jobsvc.store.reads import Reads
 from jobsvc.store.sqlite import Call
 from jobsvc.store.threaded import ThreadedStore
@@ -66,6 +69,19 @@ def story(tmp_path: Path) -> Iterator[Story]:
     yield story
     story.gate.opened.set()
     story.reactor.wait(story.store.close())
+
+
+def test_a_write_that_does_not_come_back_is_told(story: Story) -> None:
+    """F66: the disk hangs, or the thread does: the daemon is not well until it goes on, though its reactor turns."""
+    assert store_check(story.store, monotonic() + 1_000)[0], "it has nothing to do"
+    held = story.hold()
+    assert store_check(story.store, monotonic())[0]
+    well, words = store_check(story.store, monotonic() + STUCK_S)
+    assert not well
+    assert re.match(r"has been in one write for 1\d s; look at the kernel's log", words)
+    story.gate.opened.set()
+    story.reactor.wait(held)
+    assert store_check(story.store, monotonic() + 1_000)[0]
 
 
 def test_what_gathers_while_the_writer_works_is_one_group(story: Story) -> None:

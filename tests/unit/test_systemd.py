@@ -72,10 +72,17 @@ def test_the_reactor_shows_that_it_turns(manager: Manager) -> None:
     }
     notifier = Notifier.from_environ(environ, os.getpid())
     clock = Clock()
-    notifier.beat(clock)
+    well = [True]
+    notifier.beat(clock, lambda: well[0])
     notifier.beat(clock)
     clock.pump([14.9, 0.2, 14.9, 0.2])
     assert manager.heard() == [["WATCHDOG=1"]] * 3
+    well[0] = False
+    clock.pump([15, 15])
+    assert manager.heard() == [], "the reactor turns, but the rest does not"
+    well[0] = True
+    clock.advance(15)
+    assert manager.heard() == [["WATCHDOG=1"]]
     notifier.close()
     clock.advance(100)
     assert manager.heard() == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 
 from jobsvc.http.certificates import BadCertificate
 from jobsvc.model.errors import JobsvcError
@@ -80,6 +81,25 @@ def test_a_hangup_reloads_and_the_manager_is_told(tmp_path: Path) -> None:
     scene.upkeep.hangup()
     scene.reloads[1].errback(JobsvcError("conflict", "the new code does not load"))
     assert scene.told[3:] == ["RELOADING=1", "READY=1"]
+
+
+def test_a_store_that_hangs_is_missed_by_the_manager(tmp_path: Path) -> None:
+    """F66: the reactor turns, but nothing is stored: the watchdog of the service manager hears nothing."""
+    scene = Scene(tmp_path)
+    scene.upkeep.notifier.watchdog_s = 30.0
+    scene.upkeep._reactor = clock = Clock()
+    stored = [True]
+    scene.upkeep.checks.add("store", lambda: (stored[0], "as the test says"))
+    scene.upkeep.ready("x")
+    clock.advance(15)
+    assert scene.told == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
+    stored[0] = False
+    clock.pump([15] * 4)
+    assert len(scene.told) == 3
+    stored[0] = True
+    clock.advance(15)
+    assert scene.told[3:] == ["WATCHDOG=1"]
+    scene.upkeep.notifier.close()
 
 
 def test_an_unexpected_failure_ends_nothing(tmp_path: Path, flush_failures: FlushFailures) -> None:
