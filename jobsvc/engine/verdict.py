@@ -12,7 +12,7 @@ from jobsvc.model.errors import Exit, JobError, Where
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Again
 from jobsvc.model.job import Job
-from jobsvc.model.limits import LOSSES_MAX, STALL_S
+from jobsvc.model.limits import LOSSES_MAX, PING_S, STALL_S
 from jobsvc.model.states import Reason, State
 from jobsvc.model.task import Backoff
 from jobsvc.ports import Death
@@ -28,6 +28,10 @@ _STALLS = {
 EXPONENT_MAX = 1023
 """Of a float: a larger one overflows. No policy has so many attempts (`RETRIES_MAX`)."""
 
+
+SILENT_S = STALL_S - 2 * PING_S
+"""Who has held up a worker may have begun after its last answer, by as much as lies between two of them and a little:
+younger than `STALL_S`, though it ran all the while that the worker was silent."""
 
 HALTED = frozenset(("cancelled", "crashed", "lost"))
 """Kinds in which the end of what was asked to stop may show itself."""
@@ -209,7 +213,7 @@ def _exit_words(death: Death) -> str:
 def _suspect(active: Active, now_us: int) -> bool:
     """Whether it may have held up a worker in which nobody can be blamed: a thread that ran all the while."""
     began_us = active.began_us
-    return active.job.executor == "thread" and began_us is not None and now_us - began_us >= STALL_S * 1e6
+    return active.job.executor == "thread" and began_us is not None and now_us - began_us >= SILENT_S * 1e6
 
 
 def _again(active: Active, reason: Reason, words: str) -> Verdict:

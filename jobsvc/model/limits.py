@@ -85,6 +85,8 @@ LOSSES_MAX = 3
 """The third loss of one job while the daemon lived fails it: a poison job."""
 STALL_S = 10.0
 """An io worker silent for this long is killed."""
+PING_S = 1.0
+"""Between two questions whether it is alive: ten before it counts as stalled; one costs the daemon about 30 µs."""
 
 # -- what a job may be allowed to use -----------------------------------------------------------------------------
 RSS_LEAST_BYTES = 16 * MIB

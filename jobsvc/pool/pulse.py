@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from jobsvc.model.limits import STALL_S
+from jobsvc.model.limits import PING_S, STALL_S
 
-PING_S = 1.0
-"""Ten questions before a worker counts as stalled; one costs the daemon about 30 µs."""
 NAP_S = 3 * PING_S
 """When our own question is this late, the daemon was held up or the machine asleep: the worker's time starts anew."""
 

@@ -8,7 +8,7 @@ import pytest
 from jobsvc.model.errors import Exit, JobError, Kind
 from jobsvc.model.events import Attempt
 from jobsvc.model.frames import Begin, Items, Log, Progress, Result
-from jobsvc.model.limits import LOSSES_MAX, STALL_S
+from jobsvc.model.limits import LOSSES_MAX, PING_S, STALL_S
 from jobsvc.ports import Death
 from tests.engine.fakes import FakeWorker, Rig, result_of
 
@@ -205,16 +205,20 @@ def test_the_attempt_that_stalled_the_loop_is_blamed_and_the_others_are_not(rig:
 
 
 def test_when_none_is_blamed_for_a_stall_old_threads_count_as_lost(rig: Rig) -> None:
+    """Also one that began just after the worker's last answer: it is the likeliest of all."""
     worker = rig.worker("io")
     old, loop = rig.submit("thumbnail"), rig.submit("fetch")
     worker.begin(old)
     worker.begin(loop)
-    rig.clock.advance(STALL_S)
+    rig.clock.advance(PING_S)
+    late = rig.submit("thumbnail")
+    worker.begin(late)
+    rig.clock.advance(STALL_S - PING_S)
     young = rig.submit("thumbnail")
     worker.begin(young)
     worker.die(Death("stalled", Exit(signal=9, name="SIGKILL")))
-    assert [rig.get(job).losses for job in (old, young, loop)] == [1, 0, 0]
-    assert [rig.state(job) for job in (old, young, loop)] == [("queued", "lost")] * 3
+    assert [rig.get(job).losses for job in (old, late, young, loop)] == [1, 1, 0, 0]
+    assert [rig.state(job) for job in (old, late, young, loop)] == [("queued", "lost")] * 4
 
 
 def test_deaths_are_counted(rig: Rig) -> None:

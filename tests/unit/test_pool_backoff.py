@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
-from jobsvc.model.limits import STALL_S
+from jobsvc.model.limits import PING_S, STALL_S
 from jobsvc.pool.backoff import PROVEN_S, RESTART_BASE_S, RESTART_MAX_S, Backoff
-from jobsvc.pool.pulse import PING_S, Pulse
+from jobsvc.pool.pulse import Pulse
 
 
 def most(low: float, high: float) -> float:

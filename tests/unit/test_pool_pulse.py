@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from jobsvc.model.limits import STALL_S
-from jobsvc.pool.pulse import NAP_S, PING_S, Pulse
+from jobsvc.model.limits import PING_S, STALL_S
+from jobsvc.pool.pulse import NAP_S, Pulse
 
 
 class Patient:
