@@ -28,7 +28,7 @@ from jobsvc.http.preparing import preparing
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
 from jobsvc.http.request import Request
-from jobsvc.http.streams import event_reply
+from jobsvc.http.streams import event_key, event_reply
 from jobsvc.model.access import Principal
 from jobsvc.model.clock import time_text
 from jobsvc.model.crashpoints import die, due
@@ -82,7 +82,8 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     status = told(edge, request, done, job)
     if form in ("sse", "ndjson"):
         reader = edge.engine.reader(job, 0)
-        return await event_reply(edge, request, job, reader, EventFormat(form, 0), status=status)
+        render, key = EventFormat(form, 0), event_key(job.id, form)
+        return await event_reply(edge, request, job, reader, render, key=key, status=status)
     wait_s = preferred_wait_s(request)
     if wait_s is not None:
         applied_wait(request, wait_s)

@@ -16,6 +16,7 @@ from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
+from jobsvc.http.tails import Tails
 from jobsvc.http.tickets import Tickets
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
@@ -71,6 +72,7 @@ class Edge:
         "metrics",
         "outlets",
         "registry",
+        "tails",
         "tickets",
         "trail",
     )
@@ -94,6 +96,7 @@ class Edge:
         self.clock = clock
         self.body_max_bytes = body_max_bytes
         self.background = Background()
+        self.tails = Tails(clock)
         self.trail: Trail | None = None
         self.outlets: dict[Outlet, bytes] = {}  # streams that are being written → their last words at a stop
 

@@ -63,6 +63,10 @@ FOLLOW_ROWS = 100
 """How many such rows are read again at a time."""
 STREAM_READ_BYTES = 256 * KIB
 """One read of a stream from the store: large enough to be cheap, small enough to be dropped by a slow reader."""
+TAIL_WINDOW_BYTES = 512 * KIB
+"""Rendered pieces kept for those readers of a tail that are still taking an earlier one: two pages of the store."""
+TAIL_SLICE_READERS = 32
+"""Readers that one turn of the reactor hands a piece to: each costs about 0.1 ms, and others are served in between."""
 ATOMIC_ERRORS_MAX = 100
 """Bad lines named in the refusal of an atomic upload."""
 REQUEST_ID_MAX_CHARS = 64
