@@ -282,6 +282,9 @@ class Store(Protocol):
                 (`Job.lacks_texts`), those that are done last.
         """
 
+    def done(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, bool]]:
+        """Of the tenant's jobs among these: whether each is done. Costs a tenth of `get_many`."""
+
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.auditing import Trail
 from jobsvc.http.conditions import etag
+from jobsvc.http.limits import LONG_PAGES_AT_ONCE
 from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.registry import Registry
@@ -69,6 +70,7 @@ class Edge:
         "daemon",
         "engine",
         "in_thread",
+        "long_pages",
         "metrics",
         "outlets",
         "registry",
@@ -97,6 +99,7 @@ class Edge:
         self.body_max_bytes = body_max_bytes
         self.background = Background()
         self.tails = Tails(clock)
+        self.long_pages = DeferredSemaphore(LONG_PAGES_AT_ONCE)
         self.trail: Trail | None = None
         self.outlets: dict[Outlet, bytes] = {}  # streams that are being written → their last words at a stop
 

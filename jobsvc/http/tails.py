@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from jobsvc.http.limits import TAIL_SLICE_READERS, TAIL_WINDOW_BYTES
 from jobsvc.http.sources import Piece, Place, Source
-from jobsvc.runtime.waiting import Waiters, turn
+from jobsvc.runtime.waiting import Waiters, hand_out
 
 
 class Tail:
@@ -74,10 +74,7 @@ class Tail:
             piece = await self._source.read()
             self._keep(piece)
             self._handed, self._waiting = self._waiting, Waiters()
-            self._handed.fire_some(piece, TAIL_SLICE_READERS)
-            while self._handed:
-                await turn(self._clock)
-                self._handed.fire_some(piece, TAIL_SLICE_READERS)
+            await hand_out(self._clock, self._handed, piece, TAIL_SLICE_READERS)
 
     def _keep(self, piece: Piece) -> None:
         """For those who are still busy with an earlier one."""

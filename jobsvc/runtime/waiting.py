@@ -55,6 +55,14 @@ def turn(clock: IReactorTime) -> Deferred[None]:
     return waiter
 
 
+async def hand_out(clock: IReactorTime, waiters: Waiters[T], value: T, at_once: int) -> None:
+    """Wake all who wait, so many in one turn of the reactor."""
+    waiters.fire_some(value, at_once)
+    while waiters:
+        await turn(clock)
+        waiters.fire_some(value, at_once)
+
+
 def within(clock: IReactorTime, seconds: float, waiter: Deferred[T]) -> Deferred[T | None]:
     """The waiter's value, or None when the time is up first (the waiter is then cancelled)."""
     timed_out = False

@@ -170,6 +170,10 @@ class StoreFace(ABC):
         """Those that are there."""
         return self._read("get_many", ids, max_bytes)
 
+    def done(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, bool]]:
+        """Which of them are done."""
+        return self._read("done", ids, tenant)
+
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
         return self._read("by_key", tenant, key)

@@ -14,6 +14,7 @@ import msgspec
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import ARGS_LARGE, RESULT_LARGE, Job
+from jobsvc.model.states import FINAL
 from jobsvc.model.tokens import Token
 from jobsvc.ports import JobFilter, JobPage
 from jobsvc.store import statements as sql
@@ -23,6 +24,7 @@ from jobsvc.store.tokens import TOKENS, tokens_of
 _IDS_AT_ONCE: Final = 250
 """Ids in one statement; each count is a text of its own."""
 
+_decode_states = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -83,6 +85,15 @@ class Reads:
             large.sort(key=lambda job: not job.done)
             large = self._within(large, max_bytes, args=True, result=True)
         self._with_large(large, args=True, result=True)
+        return found
+
+    def done(self, ids: Sequence[bytes], tenant: str) -> dict[bytes, bool]:
+        """Of the tenant's jobs among these: whether each is done."""
+        found: dict[bytes, bool] = {}
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[start : start + _IDS_AT_ONCE]
+            rows = _decode_states(self._value(sql.states_of(len(some)), tenant, *some))
+            found.update((bytes.fromhex(job_id), state in FINAL) for job_id, state in rows)
         return found
 
     def by_key(self, tenant: str, key: str) -> Job | None:
