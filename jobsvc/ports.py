@@ -288,6 +288,9 @@ class Store(Protocol):
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
 
+    def by_keys(self, tenant: str, keys: Sequence[str]) -> Deferred[dict[str, Job]]:
+        """The jobs that hold these keys, by key, without arguments and results."""
+
     def chunks(
         self, no: int, after: int, max_bytes: int, kinds: Sequence[str] = (), streams: Sequence[str] = ()
     ) -> Deferred[list[Chunk]]:

@@ -24,6 +24,7 @@ from jobsvc.http.origin import origin_of
 from jobsvc.http.preparing import preparing
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
+from jobsvc.http.replays import NOT_ADMITTED, known
 from jobsvc.http.request import Request
 from jobsvc.http.streams import event_key, event_reply
 from jobsvc.model.clock import time_text
@@ -39,7 +40,6 @@ NOT_YET_RETRY_S = 1
 """Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
 HALF_SENT_S = 0.05
 """Until half a reply has surely left the process that is to die with it (a crash point of tests)."""
-_NOT_ADMITTED = frozenset(("queue_full", "rate_limited", "overloaded"))
 _ERROR = msgspec.json.Decoder(JobError)
 
 
@@ -99,25 +99,14 @@ async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     try:
         [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
     except JobsvcError as error:
-        known = await _known_by_key(edge, job) if error.code in _NOT_ADMITTED else None
-        if known is None:
+        earlier = await known(edge, job) if error.code in NOT_ADMITTED else None
+        if earlier is None:
             raise
-        return known
+        return earlier
     finally:
         request.release_body()
         tell(request, edge.engine.quotas.limits(request.tenant))
     return done
-
-
-async def _known_by_key(edge: Edge, job: Job) -> Submitted | None:
-    """What became of this key earlier; None for a new one.
-
-    A replay adds no job, so no limit on new ones may keep the client from learning what became of its first try.
-    """
-    earlier = None if job.key is None else await edge.engine.store.by_key(job.tenant, job.key)
-    if earlier is None:
-        return None
-    return Submitted(earlier, replayed=True) if earlier.key_hash == job.key_hash else Submitted(None)
 
 
 def accepted(done: Submitted) -> Job:

@@ -178,6 +178,10 @@ class StoreFace(ABC):
         """The job that holds an idempotency key."""
         return self._read("by_key", tenant, key)
 
+    def by_keys(self, tenant: str, keys: Sequence[str]) -> Deferred[dict[str, Job]]:
+        """The jobs that hold idempotency keys."""
+        return self._read("by_keys", tenant, keys)
+
     def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""
         return self._read("list", wanted)

@@ -100,6 +100,15 @@ class Reads:
         """The job that holds an idempotency key."""
         return next(iter(self._jobs(sql.BY_KEY, (tenant, key), args=True, result=True)), None)
 
+    def by_keys(self, tenant: str, keys: Sequence[str]) -> dict[str, Job]:
+        """The jobs that hold these keys, without arguments and results."""
+        found: dict[str, Job] = {}
+        for start in range(0, len(keys), _IDS_AT_ONCE):
+            some = keys[start : start + _IDS_AT_ONCE]
+            jobs = self._jobs(sql.by_keys(len(some)), (tenant, *some), args=False, result=False)
+            found.update((job.key, job) for job in jobs if job.key is not None)
+        return found
+
     def _within(self, jobs: list[Job], max_bytes: int, *, args: bool, result: bool) -> list[Job]:
         """As many as have no more arguments and results, at least one. Of large texts only lengths are read."""
         left = max_bytes

@@ -52,6 +52,15 @@ def test_which_of_many_are_done(held: Held) -> None:
     assert held(held.store.done([], "default")) == {}
 
 
+def test_jobs_by_their_keys(held: Held) -> None:
+    """Of one tenant; without what is long."""
+    jobs = held.submitted(*(job_of(key=f"k{n}", key_hash=bytes(32)) for n in range(300)))
+    held.submitted(job_of(key="k1", key_hash=bytes(32), tenant="acme"))
+    found = held(held.store.by_keys("default", [f"k{n}" for n in range(310)]))
+    assert {key: job.id for key, job in found.items()} == {job.key: job.id for job in jobs}
+    assert (found["k1"].args, found["k1"].key_hash) == (None, bytes(32))
+
+
 @dataclass
 class Listed:
     held: Held
