@@ -114,7 +114,10 @@ class Listeners:
         if until is None:
             return True, "none in use"
         if unread := self._unread:
-            return False, f"{'; '.join(unread)}, good until {until.isoformat()}; mend the files and send SIGHUP"
+            return (
+                False,
+                f"{'; '.join(unread)}, good until {until.isoformat()}; mend the files and send SIGHUP",
+            )
         left = until - datetime.fromtimestamp(now_us() / 1e6, UTC)
         if left > EXPIRES_SOON:
             return True, f"good until {until.isoformat()}"
