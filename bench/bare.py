@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter, time_ns
+from time import monotonic, perf_counter, time_ns
 from typing import IO, Any, cast
 
 from bench.burning import burn_loops
 from bench.load import ROOT, Plan, request, run
 
 HELLO_S = 2.0
+FAN_PADDING = 60
+"""Bytes by which an event of the daemon is longer than the moment that it tells."""
 PIPE_TRIPS = 5_000
 SQLITE_GROUP = 500
 SQLITE_GROUPS = 40
@@ -79,6 +81,32 @@ class Hello:
 
     def _post(self, target: str, body: bytes) -> bytes:
         return request("POST", target, {"Host": "127.0.0.1", "Content-Type": "application/json"}, body)
+
+
+class Fan:
+    """A Twisted server in a child that writes one line of the moment, again and again, to all who are connected."""
+
+    def __init__(self, every_s: float) -> None:
+        self._child = subprocess.Popen(
+            [*_SELF, "fan", str(every_s)], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE
+        )
+        self.port = int(_out(self._child).readline())
+        self.pid = self._child.pid
+
+    def close(self) -> None:
+        """Stop it."""
+        self._child.kill()
+        self._child.communicate()
+
+
+@contextmanager
+def fan(every_s: float) -> Iterator[Fan]:
+    """Such a server, for the length of a `with`."""
+    server = Fan(every_s)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @contextmanager
@@ -262,6 +290,31 @@ def _child_hello() -> None:
     reactor.run()
 
 
+def _child_fan(every_s: float) -> None:
+    """The same bytes to every connection, about as many as an event of the daemon has: the least there is to do."""
+    from twisted.internet import endpoints, reactor, task
+    from twisted.internet.protocol import Factory, Protocol
+
+    guests: set[Protocol] = set()
+
+    class Guest(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            guests.add(self)
+
+        def connectionLost(self, reason: object = None) -> None:
+            guests.discard(self)
+
+    def say() -> None:
+        line = b'id: 7\nevent: item\ndata: {"data":"at %.6f"%b}\n\n' % (monotonic(), b" " * FAN_PADDING)
+        for guest in guests:
+            cast("Any", guest.transport).writeSequence((b"%x\r\n" % len(line), line, b"\r\n"))
+
+    server = endpoints.serverFromString(cast("Any", reactor), "tcp:0:interface=127.0.0.1:backlog=5000")
+    server.listen(Factory.forProtocol(Guest)).addCallback(lambda port: print(port.getHost().port, flush=True))
+    task.LoopingCall(say).start(every_s, now=False)
+    cast("Any", reactor).run()
+
+
 def _child_burn(rounds: int, count: int) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
@@ -302,6 +355,8 @@ def main(words: list[str]) -> None:
     match words:
         case ["hello"]:
             _child_hello()
+        case ["fan", every_s]:
+            _child_fan(float(every_s))
         case ["burn", rounds, count]:
             _child_burn(int(rounds), int(count))
         case ["pong"]:
@@ -312,7 +367,7 @@ def main(words: list[str]) -> None:
             _child_sleepers(int(count), float(seconds))
         case _:
             raise SystemExit(
-                "usage: python -m bench.bare hello | burn ROUNDS COUNT | pong | items N | sleepers N S"
+                "usage: python -m bench.bare hello | fan S | burn ROUNDS COUNT | pong | items N | sleepers N S"
             )
 
 

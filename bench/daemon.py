@@ -99,7 +99,7 @@ class Measured(Daemon):
     def usage(self) -> Usage:
         """Memory and processor time of it and all that it has started."""
         pids = family(self.process.pid)
-        return Usage(sum(map(pss_bytes, pids)), sum(map(_cpu_s, pids)), len(pids))
+        return Usage(sum(map(pss_bytes, pids)), sum(map(cpu_s, pids)), len(pids))
 
 
 @contextmanager
@@ -136,7 +136,8 @@ def pss_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has taken; 0 when it is gone."""
     stat = _stat(pid)
     return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S if stat else 0.0
 

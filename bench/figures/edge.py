@@ -5,12 +5,15 @@ What others feel: single submits on a few connections of their own, before the c
 
 from __future__ import annotations
 
+from threading import Event
 from time import monotonic
+
+import msgspec
 
 from bench import bare
 from bench.bench import Bench
 from bench.crowd import Guest, Plan, crowd
-from bench.daemon import Measured, pss_bytes
+from bench.daemon import Measured, cpu_s, pss_bytes
 from bench.load import LoadFailed
 from bench.report import Bare, Figure, Goal, Percentiles, percentiles
 
@@ -99,34 +102,54 @@ def waiters(bench: Bench) -> Figure:
 def readers(bench: Bench) -> Figure:
     """From the yield in the task to the arrival at each of a thousand readers of the same job."""
     count, ticks = bench.some(READERS), bench.some(TICKS)
+    with bare.fan(TICK_EVERY_S) as fan:
+        plan = Plan(host="127.0.0.1", port=fan.port, requests=[b"GET\r\n"], guests=count)
+        bare_s, bare_cpu_s = _told(plan, fan.pid, ticks)
     with bench.daemon() as daemon, daemon.client() as client:
         quiet = _felt(daemon)
         daemon.settle()
         before = pss_bytes(daemon.process.pid)
         job = client.submit("tick", {"count": 1_000_000, "every_s": TICK_EVERY_S})
         request = daemon.request("GET", f"/v1/jobs/{job.id}/events?from=1", Accept="text/event-stream")
-        plan = _plan(daemon, [request], count, greeted=True, marker='"data":"at ([0-9.]+)"')
-        with crowd(plan) as here:
+        plan = _plan(daemon, [request], count)
+        late_s, spent_s = _told(plan, daemon.process.pid, ticks)
+        with crowd(_readers(plan)):
             each = (pss_bytes(daemon.process.pid) - before) / count
-            come = monotonic()
-            daemon.pause(TICK_EVERY_S * ticks)
             busy = _felt(daemon)
-            outcome = here.leave()
         client.cancel(job, "now")
-    # What was said before all were there is read late by those who came later.
-    late_s = outcome.late_s[-count * ticks :]
-    if len(late_s) < count * ticks or any(guest.ended_at for guest in outcome.guests):
-        raise LoadFailed(f"{len(late_s)} events reached {count} readers in {monotonic() - come:.3g} s")
     return Figure(
         name="edge-readers",
         title=f"yield → each of {count:,} SSE readers, p99",
         unit="s",
         better="less",
         values=[percentiles(late_s).p99],
+        bare=[Bare("p99 of a Twisted server that only writes", percentiles(bare_s).p99)],
         floor=Goal(WAKE_AIM_S),
         latencies_s=percentiles(late_s),
-        notes=[_feeling(quiet, busy), f"{each / 1e3:.3g} kB a reader"],
+        notes=[
+            _feeling(quiet, busy),
+            f"{each / 1e3:.3g} kB a reader",
+            f"{spent_s * 1e6:.3g} µs of CPU a reader and event, bare {bare_cpu_s * 1e6:.3g} µs",
+        ],
     )
+
+
+def _readers(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, greeted=True, marker='"data":"at ([0-9.]+)')
+
+
+def _told(plan: Plan, pid: int, ticks: int) -> tuple[list[float], float]:
+    """How late so many events came at each of those who read, and the processor time that each of them took."""
+    with crowd(_readers(plan)) as here:
+        come, before_s = monotonic(), cpu_s(pid)
+        Event().wait(TICK_EVERY_S * (ticks + 1))
+        lasted_s, spent_s = monotonic() - come, cpu_s(pid) - before_s
+        outcome = here.leave()
+    # What was said before all were there is read late by those who came later.
+    late_s = outcome.late_s[-plan.guests * ticks :]
+    if len(late_s) < plan.guests * ticks or any(guest.ended_at for guest in outcome.guests):
+        raise LoadFailed(f"{len(late_s)} events reached {plan.guests} readers in {lasted_s:.3g} s")
+    return late_s, spent_s / (plan.guests * lasted_s / TICK_EVERY_S)
 
 
 def lorises(bench: Bench) -> Figure:

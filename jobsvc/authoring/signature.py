@@ -155,7 +155,7 @@ def make_value(cls: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError(f"Expected `str`, got `{_JSON_NAMES[type(value)]}`")
         return Secret(value)
-    return value  # `object`; `describe` has refused all others
+    raise AssertionError(f"`describe` has refused {cls}")
 
 
 def _model_errors(error: Exception) -> str:

@@ -6,7 +6,8 @@ It composes the rooms of this folder and owns no logic of its own beyond who may
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.engine.admission import Admission
+from jobsvc.engine.asks import Asks
 from jobsvc.engine.board import Active, Board, Seat
 from jobsvc.engine.bus import Bus, Follow, Sink
 from jobsvc.engine.changing import Changing
@@ -39,6 +41,8 @@ from jobsvc.model.limits import ARGS_MAX_BYTES, KEEP_S, QUEUE_MAX
 from jobsvc.model.task import NO_LIMITS, Limits, TaskSpec
 from jobsvc.ports import Death, JobFilter, JobPage, Store, Submitted, Worker
 from jobsvc.runtime.waiting import Background
+
+T = TypeVar("T")
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
@@ -136,6 +140,7 @@ class Engine:
             store, self.bus, self._dispatcher, clock, now_us, config.keep_s, self.background, self.quotas.gone
         )
         self._admission = Admission(self.board, IdMaker(random_bits), now_us, config.args_max_bytes)
+        self._asks = Asks(self.board, store, self.bus, clock)
         self._waits = Waits(self.board, store, self.bus, clock, now_us, config.keep_s)
         self._operations = Operations(
             self.board,
@@ -299,10 +304,20 @@ class Engine:
         return Deferred.fromCoroutine(self._waits.wait(job_id, tenant, wait_s, revision, fresh))
 
     def wait_many(
-        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str, max_bytes: int | None = None
-    ) -> Deferred[dict[bytes, Job]]:
-        """Those of these jobs that are there, once any (all) of them is done or the time is up."""
-        return Deferred.fromCoroutine(self._waits.wait_many(ids, tenant, wait_s, until, max_bytes))
+        self,
+        ids: Sequence[bytes],
+        tenant: str,
+        wait_s: float,
+        until: str,
+        answer: Callable[[], Awaitable[T]],
+        key: Hashable = None,
+    ) -> Deferred[T]:
+        """What `answer` makes once any (all) of these jobs that are there is done, or the time is up.
+
+        Args:
+            answer: called once for all who wait for the same with the same `key`.
+        """
+        return Deferred.fromCoroutine(self._asks.wait(ids, tenant, wait_s, until, answer, key))
 
     def attempts(self, job_id: bytes, tenant: str) -> Deferred[list[Attempt]]:
         """All attempts, the current or last one included."""

@@ -5,6 +5,7 @@ A reader only ever sees what is committed. It pulls: one page of the store at a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -20,10 +21,20 @@ from jobsvc.runtime.waiting import leave
 
 
 class Reader(Protocol):
-    """What the edge reads from."""
+    """What the edge reads from.
+
+    Attributes:
+        after: what has been read: numbers up to this one. Set it to where another reader of the same kind stands, and
+            this one goes on from there.
+    """
+
+    after: int
+
+    async def look(self, max_bytes: int) -> list[Chunk] | None:
+        """The next chunks, about `max_bytes` of them. Empty = the end; None = more will come, and is not there yet."""
 
     async def read(self, max_bytes: int) -> list[Chunk]:
-        """The next chunks, about `max_bytes` of them; waits for new ones at the tail. Empty = the end."""
+        """The same; at the tail it waits."""
 
 
 class _Stand(NamedTuple):
@@ -58,7 +69,31 @@ class _Tail:
         return self._bus.growth_of(self._job_id)
 
 
-class EventReader:
+class _Following(ABC):
+    """A reader that waits for more by looking again whenever the job has moved."""
+
+    _tail: _Tail
+
+    @abstractmethod
+    async def look(self, max_bytes: int) -> list[Chunk] | None:
+        """See `Reader`."""
+
+    async def read(self, max_bytes: int) -> list[Chunk]:
+        """See `Reader`."""
+        while True:
+            growth = self._tail.growth()
+            try:
+                page = await self.look(max_bytes)
+            except BaseException:
+                leave(growth)
+                raise
+            if page is not None:
+                leave(growth)
+                return page
+            await growth
+
+
+class EventReader(_Following):
     """The numbered events of a job with numbers above `after`.
 
     Args:
@@ -82,54 +117,47 @@ class EventReader:
         self._store = store
         self._tail = _Tail(store, board, bus, job.id)
         self._job = job
-        self._after = after
+        self.after = after
         self._kinds = frozenset(kinds)
         self._streams = frozenset(streams)
         self._follow = follow
         self._durability = store.durability
 
-    async def read(self, max_bytes: int) -> list[Chunk]:
+    async def look(self, max_bytes: int) -> list[Chunk] | None:
         """See `Reader`. Chunks may hold events with numbers at or below `after`: the caller skips those."""
-        if self._after < 1 and self._wanted("job"):
-            self._after = 1
+        if self.after < 1 and self._wanted("job"):
+            self.after = 1
             body = msgspec.json.encode(view(as_submitted(self._job), self._durability))
             return [
                 Chunk(
                     no=self._job.no, seq=1, count=1, kind="job", epoch=0, at=self._job.created_at, body=body
                 )
             ]
-        self._after = max(self._after, 1)
+        self.after = max(self.after, 1)
         while True:
-            growth = self._tail.growth()
-            try:
-                stand = await self._tail.stand()
-                page = [] if stand is None else await self._page(stand.job, stand.upto, max_bytes)
-            except BaseException:
-                leave(growth)
-                raise
-            if page or stand is None or not self._follow or (stand.done and self._after >= stand.upto):
-                leave(growth)
+            stand = await self._tail.stand()
+            page = [] if stand is None else await self._page(stand.job, stand.upto, max_bytes)
+            if page or stand is None:
                 return page
-            if self._after < stand.upto:
-                leave(growth)  # a whole page was filtered away: there is more to read at once
-                continue
-            await growth
+            if self.after >= stand.upto:
+                return None if self._follow and not stand.done else []
+            # A whole page was filtered away: there is more to read at once.
 
     def _wanted(self, kind: str) -> bool:
         return not self._kinds or kind in self._kinds
 
     async def _page(self, job: Job, upto: int, max_bytes: int) -> list[Chunk]:
         """What is to be read above `after`, moving it on."""
-        if self._after >= upto:
+        if self.after >= upto:
             return []
-        stored = await self._store.chunks(job.no, self._after, max_bytes)
+        stored = await self._store.chunks(job.no, self.after, max_bytes)
         stored = [chunk for chunk in stored if chunk.seq <= upto]
         # A page may end before `upto`, and only an empty one is known to be the last: what was derived beyond its end
         # belongs to a later page.
         end = stored[-1].last if stored else upto
-        chunks = merged(job, stored, self._after, end)
+        chunks = merged(job, stored, self.after, end)
         out: list[Chunk] = []
-        expected = self._after + 1
+        expected = self.after + 1
         for chunk in chunks:
             if chunk.seq > expected:
                 out.append(_gap(job.no, expected, chunk.seq - 1, chunk.at))
@@ -138,7 +166,7 @@ class EventReader:
                 not self._streams or chunk.stream is None or chunk.stream in self._streams
             ):
                 out.append(chunk)
-        self._after = max(end, expected - 1)
+        self.after = max(end, expected - 1)
         return out
 
 
@@ -148,7 +176,7 @@ def _gap(no: int, first: int, last: int, at: int) -> Chunk:
     return Chunk(no=no, seq=last, count=1, kind="gap", epoch=0, at=at, body=body)
 
 
-class ItemReader:
+class ItemReader(_Following):
     """The items of one stream with item numbers above `after`.
 
     Args:
@@ -171,36 +199,29 @@ class ItemReader:
         self._tail = _Tail(store, board, bus, job.id)
         self._job = job
         self._stream = stream
-        self._after = after
+        self.after = after
         self._epoch = epoch
         self._follow = follow
         self._first = True
 
-    async def read(self, max_bytes: int) -> list[Chunk]:
+    async def look(self, max_bytes: int) -> list[Chunk] | None:
         """See `Reader`."""
-        while True:
-            growth = self._tail.growth()
-            try:
-                stand = await self._tail.stand()
-                page = [] if stand is None else await self._page(max_bytes)
-            except BaseException:
-                leave(growth)
-                raise
-            if page or stand is None or not self._follow or stand.done:
-                leave(growth)
-                return page
-            await growth
+        stand = await self._tail.stand()
+        page = [] if stand is None else await self._page(max_bytes)
+        if page or stand is None or stand.done or not self._follow:
+            return page
+        return None
 
     async def _page(self, max_bytes: int) -> list[Chunk]:
-        chunks = await self._store.items(self._job.no, self._stream, self._after, max_bytes, self._epoch)
+        chunks = await self._store.items(self._job.no, self._stream, self.after, max_bytes, self._epoch)
         out: list[Chunk] = []
         for chunk in chunks:
             n = chunk.n or 1
-            if n > self._after + 1 and not await self._of_others(n - 1):
-                out.append(_gap(chunk.no, self._after + 1, n - 1, chunk.at))
+            if n > self.after + 1 and not await self._of_others(n - 1):
+                out.append(_gap(chunk.no, self.after + 1, n - 1, chunk.at))
             self._first = False
             out.append(chunk)
-            self._after = n + chunk.count - 1
+            self.after = n + chunk.count - 1
         return out
 
     async def _of_others(self, n: int) -> bool:

@@ -14,7 +14,7 @@ from jobsvc.model.ids import id_text, id_time_us
 from jobsvc.model.job import Job
 from jobsvc.model.limits import PAGE_BYTES
 from jobsvc.ports import JobPage, Store
-from jobsvc.runtime.waiting import Waiters, leave, within
+from jobsvc.runtime.waiting import leave, within
 
 Match = frozenset[int] | None
 """The revisions that a change may find the job in (If-Match); None = any."""
@@ -142,40 +142,6 @@ class Waits:
             ended = await within(self._clock, left_s, waiter)
             if ended is not None and ended.done:
                 return ended
-
-    async def wait_many(
-        self, ids: Sequence[bytes], tenant: str, wait_s: float, until: str, max_bytes: int | None = None
-    ) -> dict[bytes, Job]:
-        """See `Engine.wait_many`."""
-        deadline = self._clock.seconds() + wait_s
-        while True:
-            wake: Waiters[None] = Waiters()
-            waiter = wake.wait()
-            follower = self._bus.follow(lambda _: None)
-
-            def ended(_: Sequence[Job], wake: Waiters[None] = wake, follower: Follow = follower) -> None:
-                # One look costs as much as the request: for all of them only the last end is worth it.
-                if until == "any" or not follower.left:
-                    wake.fire(None)
-
-            follower.sink = ended
-            follower.add(ids)
-            try:
-                found = await self.get_many(ids, tenant, max_bytes)
-                left_s = deadline - self._clock.seconds()
-                done = [job.done for job in found.values()]
-                if left_s <= 0 or not done or (any(done) if until == "any" else all(done)):
-                    leave(waiter)
-                    return found
-                for job_id in ids:
-                    if job_id not in found or found[job_id].done:
-                        follower.drop(job_id)
-                if follower.left:
-                    await within(self._clock, left_s, waiter)
-                else:  # all ended while it was looked
-                    leave(waiter)
-            finally:
-                follower.close()
 
     def follow(self, jobs: Iterable[Job], sink: Sink, *, replayed: bool) -> Follow:
         """See `Engine.follow`."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from email.utils import formatdate
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -13,10 +12,8 @@ from twisted.internet.defer import Deferred
 from jobsvc.http.bodies import decode, decode_submit, json_body
 from jobsvc.http.bulk import key_reused
 from jobsvc.http.conditions import Known, etag, if_match, if_none_match, required_match
-from jobsvc.http.cursors import cursor_behind, place_of
-from jobsvc.http.edge import JSON, Edge, encode, json_reply
+from jobsvc.http.edge import JSON, Edge, json_reply
 from jobsvc.http.formats import EventFormat
-from jobsvc.http.narrowing import seen
 from jobsvc.http.negotiate import (
     applied_wait,
     form_of,
@@ -27,23 +24,22 @@ from jobsvc.http.origin import origin_of
 from jobsvc.http.preparing import preparing
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
+from jobsvc.http.replays import NOT_ADMITTED, known
 from jobsvc.http.request import Request
-from jobsvc.http.streams import event_reply
-from jobsvc.model.access import Principal
+from jobsvc.http.streams import event_key, event_reply
 from jobsvc.model.clock import time_text
 from jobsvc.model.crashpoints import die, due
 from jobsvc.model.errors import JobError, JobsvcError, invalid_field
 from jobsvc.model.events import Attempt
 from jobsvc.model.ids import id_text
-from jobsvc.model.job import Job, JobView, Patch, Seconds, Submit, view
-from jobsvc.model.limits import GRACE_S, LIST_LIMIT, PAGE_BYTES
-from jobsvc.ports import JobFilter, Submitted
+from jobsvc.model.job import Job, Patch, Seconds, Submit
+from jobsvc.model.limits import GRACE_S
+from jobsvc.ports import Submitted
 
 NOT_YET_RETRY_S = 1
 """Retry-After of a result that is not there yet: clients that poll should long-poll instead."""
 HALF_SENT_S = 0.05
 """Until half a reply has surely left the process that is to die with it (a crash point of tests)."""
-_NOT_ADMITTED = frozenset(("queue_full", "rate_limited", "overloaded"))
 _ERROR = msgspec.json.Decoder(JobError)
 
 
@@ -82,7 +78,8 @@ async def submit(edge: Edge, request: Request, _query: Query) -> bytes:
     status = told(edge, request, done, job)
     if form in ("sse", "ndjson"):
         reader = edge.engine.reader(job, 0)
-        return await event_reply(edge, request, job, reader, EventFormat(form, 0), status=status)
+        render, key = EventFormat(form, 0), event_key(job.id, form)
+        return await event_reply(edge, request, job, reader, render, key=key, status=status)
     wait_s = preferred_wait_s(request)
     if wait_s is not None:
         applied_wait(request, wait_s)
@@ -102,25 +99,14 @@ async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
     try:
         [done] = await edge.background.detached(lambda: edge.engine.submit([job]))
     except JobsvcError as error:
-        known = await _known_by_key(edge, job) if error.code in _NOT_ADMITTED else None
-        if known is None:
+        earlier = await known(edge, job) if error.code in NOT_ADMITTED else None
+        if earlier is None:
             raise
-        return known
+        return earlier
     finally:
         request.release_body()
         tell(request, edge.engine.quotas.limits(request.tenant))
     return done
-
-
-async def _known_by_key(edge: Edge, job: Job) -> Submitted | None:
-    """What became of this key earlier; None for a new one.
-
-    A replay adds no job, so no limit on new ones may keep the client from learning what became of its first try.
-    """
-    earlier = None if job.key is None else await edge.engine.store.by_key(job.tenant, job.key)
-    if earlier is None:
-        return None
-    return Submitted(earlier, replayed=True) if earlier.key_hash == job.key_hash else Submitted(None)
 
 
 def accepted(done: Submitted) -> Job:
@@ -190,86 +176,6 @@ def job_failed(job: Job) -> JobsvcError:
     error = _ERROR.decode(job.error) if job.error is not None else JobError("cancelled")
     words = f"The job {job.state}: {error.kind}" + (f": {error.message}" if error.message else "") + "."
     return JobsvcError("job_failed", words, job=id_text(job.id), error=Raw(job.error or b"null"))
-
-
-async def look(edge: Edge, request: Request, query: Query) -> bytes:
-    """`GET /v1/jobs`: a page by filter, or named jobs."""
-    if "id" in query:
-        return await _many(edge, request, query)
-    for name in ("wait", "until"):
-        if name in query:
-            raise JobsvcError("bad_query", f"{name} goes with id.")
-    include = query.get("include", ())
-    wanted = _filter(query, request.asker)
-    page = await edge.engine.list(wanted)
-    after = cursor_behind(page.jobs[-1].no, wanted) if page.more else None
-    jobs = [_row(edge, job, args="args" in include, result="result" in include) for job in page.jobs]
-    return json_reply(request, 200, {"jobs": jobs, "next": after})
-
-
-async def _many(edge: Edge, request: Request, query: Query) -> bytes:
-    other = sorted(set(query) - {"id", "wait", "until"})
-    if other:
-        raise JobsvcError("bad_query", f"{other[0]} does not go with id.")
-    asked = dict.fromkeys(query["id"])
-    ids = await seen(edge, request, [job_id for job_id in asked if isinstance(job_id, bytes)])
-    if "wait" in query:
-        until = query.get("until", "all")
-        found = await edge.engine.wait_many(ids, request.tenant, query["wait"], until, PAGE_BYTES)
-    else:
-        found = await edge.engine.get_many(ids, request.tenant, PAGE_BYTES)
-    fitting = _fitting(found.values())
-    jobs = [view(found[job_id], edge.engine.durability) for job_id in ids if job_id in fitting]
-    missing = [id_text(i) if isinstance(i, bytes) else i for i in asked if i not in found]
-    page: dict[str, Any] = {"jobs": jobs, "next": None, "missing": missing}
-    if len(fitting) < len(found):
-        page["rest"] = [id_text(job_id) for job_id in ids if job_id in found and job_id not in fitting]
-    return json_reply(request, 200, page)
-
-
-def _fitting(jobs: Iterable[Job]) -> set[bytes]:
-    """Those of them, at least one, that go into one reply; first those that are done: the client waits for them."""
-    left, fitting = PAGE_BYTES, set[bytes]()
-    for job in sorted(jobs, key=lambda job: not job.done):
-        left -= len(job.args or b"") + len(job.result or b"")
-        if job.lacks_texts or (left < 0 and fitting):
-            break
-        fitting.add(job.id)
-    return fitting
-
-
-def _filter(query: Query, who: Principal) -> JobFilter:
-    """What the store is asked for."""
-    include = query.get("include", ())
-    wanted = JobFilter(
-        tenant=who.tenant,
-        among_tasks=who.tasks,
-        among_queues=who.queues,
-        states=query.get("state", ()),
-        task=query.get("task"),
-        queue=query.get("queue"),
-        labels=query.get("label.", {}),
-        since=query.get("since"),
-        ascending=query.get("order") == "asc",
-        limit=query.get("limit", LIST_LIMIT),
-        max_bytes=PAGE_BYTES,
-        args="args" in include,
-        result="result" in include,
-    )
-    if "cursor" in query:
-        wanted.cursor = place_of(query["cursor"], wanted)
-    return wanted
-
-
-def _row(edge: Edge, job: Job, *, args: bool, result: bool) -> JobView:
-    """A row of a list: without what is long, unless asked."""
-    row = view(job, edge.engine.durability, args=args, result=result)
-    if not result and job.error is not None:
-        error = _ERROR.decode(job.error)
-        if error.traceback is not None:
-            error.traceback = None
-            row.error = Raw(encode(error))
-    return row
 
 
 async def change(edge: Edge, request: Request, _query: Query, job_id: bytes) -> bytes:

@@ -7,7 +7,7 @@ on their way. What is kept per line until the reply is its id, 16 bytes; work ou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -40,6 +40,7 @@ _TIME_CHECK_LINES = 16
 Prepare = Callable[[Submit], Job]
 Room = Callable[[int], tuple[int, JobsvcError | None]]
 Store = Callable[[Sequence[Job]], Deferred[list[Submitted]]]
+Known = Callable[[Sequence[Job]], Awaitable[Sequence[Submitted | None]]]
 
 
 class Group:
@@ -100,6 +101,7 @@ class BulkIntake:
         budget: counts the bytes that are held here.
         prepare: an envelope's job, or its refusal.
         room: how many of so many jobs can be taken now, and why not the others.
+        known: what became earlier of jobs with keys for which there is no room; None for one that is new.
         crowded: whether to go on only as fast as what was sent before is committed.
         store: accepts jobs; fires after the commit. None: they are only held, for the caller to store all or none.
         line_max_bytes: one line; a longer one is refused alone.
@@ -118,6 +120,7 @@ class BulkIntake:
         room: Room,
         crowded: Callable[[], bool],
         store: Store | None,
+        known: Known,
         on_committed: OnCommitted | None,
         line_max_bytes: int,
     ) -> None:
@@ -128,6 +131,7 @@ class BulkIntake:
         self._room = room
         self._crowded = crowded
         self._store = store
+        self._known = known
         self._on_committed = on_committed
         self._line_max_bytes = line_max_bytes
         self.groups: deque[Group] = deque()
@@ -274,29 +278,52 @@ class BulkIntake:
         if self._store is None:
             self._hold_back(group, jobs)
             return
-        self._refuse_beyond(group, jobs)
-        if not jobs:
+        keyed = self._refuse_beyond(group, jobs)
+        if not jobs and not keyed:
             self._give(group.size)
             group.settled = True
             self._moved.fire(None)
             return
-        self._uncommitted += len(jobs)
+        count = len(jobs) + len(keyed)
+        self._uncommitted += count
         self._uncommitted_bytes += group.size
         try:
-            answer = self._store(jobs)
+            if keyed:
+                answer = Deferred.fromCoroutine(self._store_beside(keyed, jobs, group, self._store))
+            else:
+                answer = self._store(jobs)
         except JobsvcError as error:
-            self._lost(Failure(error), group, len(jobs))
+            self._lost(Failure(error), group, count)
         else:
             answer.addCallbacks(
-                self._committed, self._lost, callbackArgs=(group, len(jobs)), errbackArgs=(group, len(jobs))
+                self._committed, self._lost, callbackArgs=(group, count), errbackArgs=(group, count)
             )
 
-    def _refuse_beyond(self, group: Group, jobs: list[Job]) -> None:
-        """Lines for which there is no room are refused, the later ones first."""
+    def _refuse_beyond(self, group: Group, jobs: list[Job]) -> dict[int, Job]:
+        """Lines for which there is no room are refused, the later ones first. Those of them with a key: line → job."""
         granted, refusal = self._room(len(jobs))
-        if refusal is not None:
-            group.refused |= dict.fromkeys(group.accepted_lines()[granted:], refusal)
-            del jobs[granted:]
+        if refusal is None:
+            return {}
+        lines = group.accepted_lines()[granted:]
+        keyed = {line: job for line, job in zip(lines, jobs[granted:], strict=True) if job.key is not None}
+        group.refused |= dict.fromkeys(lines, refusal)
+        del jobs[granted:]
+        return keyed
+
+    async def _store_beside(
+        self, keyed: dict[int, Job], jobs: list[Job], group: Group, store: Store
+    ) -> list[Submitted]:
+        """Store `jobs`, for which there is room. Lines behind them that repeat a stored key are answered too."""
+        answers = await store(jobs) if jobs else []
+        try:
+            earlier = await self._known(list(keyed.values()))
+        except JobsvcError:  # too much is being read: they stay refused, and may be sent again
+            return answers
+        for line, answer in zip(keyed, earlier, strict=True):
+            if answer is not None:
+                del group.refused[line]
+                answers.append(answer)
+        return answers
 
     def _give(self, size: int) -> None:
         """So much of the body is not held any more."""

@@ -21,6 +21,7 @@ from jobsvc.http.preparing import preparing
 from jobsvc.http.problems import document
 from jobsvc.http.query import Query
 from jobsvc.http.ratelimit import tell
+from jobsvc.http.replays import NOT_ADMITTED, known_ones
 from jobsvc.http.request import Request
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_texts
@@ -176,6 +177,7 @@ async def bulk(edge: Edge, request: Request, query: Query) -> bytes:
         room=lambda wanted: quotas.room(tenant, wanted),
         crowded=lambda: quotas.crowded or budget.crowded,
         store=None if atomic else edge.engine.submit,
+        known=lambda jobs: known_ones(edge, jobs),
         on_committed=None if atomic else on_committed,
         line_max_bytes=edge.body_max_bytes,
     )
@@ -234,9 +236,12 @@ async def _all_or_nothing(
         return
     try:
         answers = await edge.background.detached(lambda: edge.engine.submit(intake.held))
-    except JobsvcError:
+    except JobsvcError as error:
         tell(request, edge.engine.quotas.limits(request.tenant))
-        raise
+        earlier = await known_ones(edge, intake.held) if error.code in NOT_ADMITTED else []
+        answers = [answer for answer in earlier if answer is not None]
+        if len(answers) < len(intake.held):
+            raise
     _number(intake, answers)
     if on_committed is not None:
         on_committed(lines, answers)
@@ -246,13 +251,11 @@ async def _reused_keys(edge: Edge, lines: Sequence[int], jobs: Sequence[Job]) ->
     """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line."""
     hashes: dict[str, bytes | None] = {}
     refused: dict[int, JobsvcError] = {}
-    for line, job in zip(lines, jobs, strict=True):
-        if job.key is None:
-            continue
-        if job.key not in hashes:
-            earlier = await edge.engine.store.by_key(job.tenant, job.key)
-            hashes[job.key] = job.key_hash if earlier is None else earlier.key_hash
-        if hashes[job.key] != job.key_hash:
+    for line, job, earlier in zip(lines, jobs, await known_ones(edge, jobs), strict=True):
+        if job.key is not None and (
+            (earlier is not None and earlier.job is None)
+            or hashes.setdefault(job.key, job.key_hash) != job.key_hash
+        ):
             refused[line] = key_reused()
     return refused
 

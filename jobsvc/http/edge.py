@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
 from jobsvc.engine.engine import Engine
 from jobsvc.http.auditing import Trail
 from jobsvc.http.conditions import etag
+from jobsvc.http.limits import LONG_PAGES_AT_ONCE
 from jobsvc.http.metrics import Metrics
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.registry import Registry
 from jobsvc.http.request import Request
+from jobsvc.http.tails import Tails
 from jobsvc.http.tickets import Tickets
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.ids import id_text
@@ -68,9 +70,11 @@ class Edge:
         "daemon",
         "engine",
         "in_thread",
+        "long_pages",
         "metrics",
         "outlets",
         "registry",
+        "tails",
         "tickets",
         "trail",
     )
@@ -94,6 +98,8 @@ class Edge:
         self.clock = clock
         self.body_max_bytes = body_max_bytes
         self.background = Background()
+        self.tails = Tails(clock)
+        self.long_pages = DeferredSemaphore(LONG_PAGES_AT_ONCE)
         self.trail: Trail | None = None
         self.outlets: dict[Outlet, bytes] = {}  # streams that are being written → their last words at a stop
 

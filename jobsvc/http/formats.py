@@ -29,11 +29,15 @@ class Format(Protocol):
         form: the media type they come in.
         heartbeat: sent into silence; empty = none.
         farewell: last words when the daemon stops.
+        after: number of the last event or item that was sent or is not wanted.
+        epoch: of the last item sent or seen; None where none was, or where it does not matter.
     """
 
     form: Form
     heartbeat: bytes
     farewell: bytes
+    after: int
+    epoch: int | None
 
     def __call__(self, chunk: Chunk) -> bytes:
         """What of `chunk` has not been sent yet."""
@@ -54,6 +58,7 @@ class EventFormat:
         self.wants_end = wants_end
         self._sse = form == "sse"
         self.after = after
+        self.epoch: int | None = None
 
     def __call__(self, chunk: Chunk) -> bytes:
         """All events of `chunk` not yet sent."""
@@ -83,8 +88,8 @@ class ItemFormat:
         self.form = form
         self.heartbeat = HEARTBEATS[form]
         self._sse = form == "sse"
-        self._after = after
-        self._epoch: int | None = None  # of the last item sent or seen
+        self.after = after
+        self.epoch: int | None = None
 
     def __call__(self, chunk: Chunk) -> bytes:
         """All items of `chunk` not yet sent, after a mark where an attempt began anew."""
@@ -93,18 +98,18 @@ class ItemFormat:
             return b"event: gap\ndata: %b\n\n" % line if self._sse else line + b"\n"
         first = chunk.n or 1
         texts = chunk.body.split(b"\n")
-        if first <= self._after:
-            texts = texts[self._after + 1 - first :]
-            first = self._after + 1
+        if first <= self.after:
+            texts = texts[self.after + 1 - first :]
+            first = self.after + 1
         if not texts:
-            self._epoch = chunk.epoch
+            self.epoch = chunk.epoch
             return b""
         out: list[bytes] = []
         epoch = chunk.epoch
-        if self._epoch is not None and epoch != self._epoch:
+        if self.epoch is not None and epoch != self.epoch:
             line = b'{"seq":%d,"epoch":%d,"restart":true}' % (first, epoch)
             out.append(b"event: restart\ndata: %b\n\n" % line if self._sse else line + b"\n")
-        self._epoch = epoch
+        self.epoch = epoch
         if self._sse:
             out += [
                 b'id: %d\nevent: item\ndata: {"seq":%d,"epoch":%d,"data":%b}\n\n' % (n, n, epoch, text)
@@ -114,7 +119,7 @@ class ItemFormat:
             out += [
                 b'{"seq":%d,"epoch":%d,"data":%b}\n' % (n, epoch, text) for n, text in enumerate(texts, first)
             ]
-        self._after = first + len(texts) - 1
+        self.after = first + len(texts) - 1
         return b"".join(out)
 
 
@@ -135,8 +140,8 @@ class BareFormat:
 
     def __init__(self, form: Form, after: int, *, as_text: bool | None = None) -> None:
         self.form = form
-        self._after = after
-        self._epoch: int | None = None
+        self.after = after
+        self.epoch: int | None = None
         self._as_text = as_text
 
     def __call__(self, chunk: Chunk) -> bytes:
@@ -144,16 +149,16 @@ class BareFormat:
         if chunk.kind == "gap":
             raise Restarted
         first = chunk.n or 1
-        if first + chunk.count - 1 <= self._after:
-            self._epoch = chunk.epoch
+        if first + chunk.count - 1 <= self.after:
+            self.epoch = chunk.epoch
             return b""
-        if self._epoch is not None and chunk.epoch != self._epoch:
+        if self.epoch is not None and chunk.epoch != self.epoch:
             raise Restarted
-        self._epoch = chunk.epoch
+        self.epoch = chunk.epoch
         body = chunk.body
-        if first <= self._after:
-            body = body.split(b"\n", self._after + 1 - first)[-1]
-        self._after = first + chunk.count - 1
+        if first <= self.after:
+            body = body.split(b"\n", self.after + 1 - first)[-1]
+        self.after = first + chunk.count - 1
         return body + b"\n" if self._as_text is None else self._plain(body)
 
     def _plain(self, body: bytes) -> bytes:

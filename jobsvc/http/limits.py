@@ -63,6 +63,15 @@ FOLLOW_ROWS = 100
 """How many such rows are read again at a time."""
 STREAM_READ_BYTES = 256 * KIB
 """One read of a stream from the store: large enough to be cheap, small enough to be dropped by a slow reader."""
+ROWS_AT_ONCE = 50
+"""Rows of one page that one turn of the reactor renders, at 10 µs each: as many as a page has that names no limit."""
+LONG_PAGES_AT_ONCE = 2
+"""Pages of more rows than that which are made at the same time: while one is read, another one is rendered. What each
+of them holds in memory has `PAGE_BYTES` and more."""
+TAIL_WINDOW_BYTES = 512 * KIB
+"""Rendered pieces kept for those readers of a tail that are still taking an earlier one: two pages of the store."""
+TAIL_SLICE_READERS = 32
+"""Readers that one turn of the reactor hands a piece to: each costs about 0.1 ms, and others are served in between."""
 ATOMIC_ERRORS_MAX = 100
 """Bad lines named in the refusal of an atomic upload."""
 REQUEST_ID_MAX_CHARS = 64

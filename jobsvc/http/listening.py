@@ -64,6 +64,7 @@ class Listeners:
         self._ports: list[IListeningPort] = []
         self._descriptions: list[str] = []
         self._certificates: dict[str, Certificates] = {}  # by the text of the listener
+        self._unread: list[str] = []  # what was wrong with those that were read again last
 
     def open(self, description: str, site: IProtocolFactory) -> None:
         """Listen there.
@@ -108,10 +109,15 @@ class Listeners:
         return min((each.expires for each in self._certificates.values()), default=None)
 
     def certificate_check(self, now_us: Callable[[], int]) -> tuple[bool, str]:
-        """Whether every certificate in use is good for a while yet, and one line."""
+        """Whether every certificate in use is good for a while yet and was read again when asked, and one line."""
         until = self.certificates_expire
         if until is None:
             return True, "none in use"
+        if unread := self._unread:
+            return (
+                False,
+                f"{'; '.join(unread)}, good until {until.isoformat()}; mend the files and send SIGHUP",
+            )
         left = until - datetime.fromtimestamp(now_us() / 1e6, UTC)
         if left > EXPIRES_SOON:
             return True, f"good until {until.isoformat()}"
@@ -146,6 +152,7 @@ class Listeners:
                     "{listener}: certificate read again, good until {until}",
                     listener=description, until=certificates.expires.isoformat(), action="certificate_read",
                 )  # fmt: skip
+        self._unread = problems
         return problems
 
     def check(self) -> tuple[bool, str]:

@@ -41,7 +41,7 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "module_broken": ("1 for a task module that new workers are started without.", ("module",)),
     "workers": ("Processes of workers, by state.", ("kind", "state")),
     "task_run_seconds": ("Run time of a task's attempts, smoothed over the last few.", ("task",)),
-    "waiters": ("Requests and streams that wait for a job to move.", ()),
+    "waiters": ("Requests that wait for a job to move, and tails that streams read together.", ()),
     "http_streams": ("Replies that are being streamed.", ()),
     "store_waiting_calls": ("Calls that wait for the store's writer.", ()),
     "store_reads": ("Reads that wait or run.", ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jobsvc.http import api_jobs, api_tasks, bulk_reply, query, streams
+from jobsvc.http import api_jobs, api_lists, api_tasks, bulk_reply, query, streams
 from jobsvc.http.contract import shapes
 from jobsvc.http.daemon_routes import DAEMON_ROUTES
 from jobsvc.http.route import JSON, NDJSON, READING, SSE, Answer, Handler, Route, look
@@ -88,7 +88,7 @@ _JOBS = (
         method="GET",
         path="/v1/jobs",
         name="jobs.list",
-        handler=api_jobs.look,
+        handler=api_lists.look,
         doc="A page of jobs by filter, newest first; or, with id, these jobs as whole rows.",
         answers={200: Answer("The jobs.", shapes.JobPage)},
         query={

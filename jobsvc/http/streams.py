@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from jobsvc.engine.readers import Reader
 from jobsvc.http.edge import Edge
-from jobsvc.http.formats import BareFormat, EventFormat, Format, ItemFormat, Restarted
-from jobsvc.http.limits import STREAM_READ_BYTES
-from jobsvc.http.negotiate import MEDIA, form_of, last_event
+from jobsvc.http.formats import BareFormat, EventFormat, Format, ItemFormat
+from jobsvc.http.negotiate import MEDIA, Form, form_of, last_event
 from jobsvc.http.outlet import Outlet
 from jobsvc.http.problems import internal
 from jobsvc.http.query import Query
 from jobsvc.http.request import Request
+from jobsvc.http.sources import Source
+from jobsvc.http.tails import Shared
 from jobsvc.model.errors import JobsvcError
-from jobsvc.model.events import Chunk
 from jobsvc.model.job import Job
 
 
@@ -31,22 +31,40 @@ async def events(edge: Edge, request: Request, query: Query, job_id: bytes) -> b
     if resumed is not None and resumed > job.seq:
         after = 0  # a number from nowhere: rather everything again than nothing
     form = form_of(request, default="sse")
-    kinds, streams = query.get("kinds", ()), query.get("streams", ())
-    reader = edge.engine.reader(job, after, kinds, streams, follow=query.get("follow", True))
+    kinds, streams, follow = query.get("kinds", ()), query.get("streams", ()), query.get("follow", True)
+    reader = edge.engine.reader(job, after, kinds, streams, follow=follow)
     render = EventFormat(form, after, wants_end=not kinds or "end" in kinds)
-    return await event_reply(edge, request, job, reader, render)
+    key = event_key(job_id, form, kinds, streams) if follow else None
+    return await event_reply(edge, request, job, reader, render, key=key)
+
+
+def event_key(job_id: bytes, form: Form, kinds: Sequence[str] = (), streams: Sequence[str] = ()) -> Hashable:
+    """What makes two replies of events the same from the same number on."""
+    return job_id, form, frozenset(kinds), frozenset(streams)
 
 
 async def event_reply(
-    edge: Edge, request: Request, job: Job, reader: Reader, render: EventFormat, *, status: int = 200
+    edge: Edge,
+    request: Request,
+    job: Job,
+    reader: Reader,
+    render: EventFormat,
+    *,
+    key: Hashable = None,
+    status: int = 200,
 ) -> bytes:
     """Events to the end. `end` comes when the job is done; without it the client may come back for more."""
-    if not await pour(edge, request, reader, render, status=status):
-        return b""
-    last = await edge.engine.get(job.id, request.tenant)
-    if last.done and render.wants_end:
-        request.write(render.end(edge.job_json(last), last.seq, last.finished_at or last.created_at))
-    return b""
+
+    async def last_words() -> bytes | None:
+        try:
+            last = await edge.engine.get(job.id, job.tenant)
+        except JobsvcError:
+            return None  # deleted meanwhile: how it ended can no longer be told
+        if not last.done or not render.wants_end:
+            return b""
+        return render.end(edge.job_json(last), last.seq, last.finished_at or last.created_at)
+
+    return await pour(edge, request, Source(reader, render, last_words), key, status=status)
 
 
 async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name: str) -> bytes:
@@ -58,18 +76,19 @@ async def stream(edge: Edge, request: Request, query: Query, job_id: bytes, name
     form = form_of(request, default="ndjson")
     epoch = job.epoch if job.done and query.get("epoch") != "all" else None
     render: Format
-    start = after
+    start, bare = after, query.get("bare", False)
     if form == "bytes":
         render = BareFormat(form, after, as_text=_is_text(edge, job))
-    elif query.get("bare", False):
+    elif bare:
         render = BareFormat(form, after)
     else:
         render = ItemFormat(form, after)
         # One item earlier tells of which attempt it was, so that a restart right here is not missed.
         start = max(0, after - 1)
-    reader = edge.engine.item_reader(job, name, start, epoch, follow=query.get("follow", True))
-    await pour(edge, request, reader, render)
-    return b""
+    follow = query.get("follow", True)
+    reader = edge.engine.item_reader(job, name, start, epoch, follow=follow)
+    key = (job_id, name, form, bare, epoch) if follow else None
+    return await pour(edge, request, Source(reader, render), key)
 
 
 async def _check_stream(edge: Edge, job: Job, name: str) -> None:
@@ -88,41 +107,33 @@ def _is_text(edge: Edge, job: Job) -> bool:
     return spec is not None and spec.command is not None and spec.command.text
 
 
-def _rendered(render: Format, chunks: Sequence[Chunk]) -> tuple[bytes, bool]:
-    """What of `chunks` the reader gets, and whether it must be cut off behind that."""
-    out: list[bytes] = []
-    try:
-        for chunk in chunks:
-            out.append(render(chunk))  # noqa: PERF401 - what came before a restart counts
-    except Restarted:
-        return b"".join(out), True
-    return b"".join(out), False
-
-
-async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, status: int = 200) -> bool:
-    """Write all that `reader` gives, as fast as the client takes it. False when there was nothing to tell it all to.
+async def pour(edge: Edge, request: Request, source: Source, key: Hashable, *, status: int = 200) -> bytes:
+    """Write all that `source` gives, as fast as the client takes it.
 
     The head goes out at once; only for raw bytes it waits for the first items, since they may turn out to be none.
+
+    Args:
+        key: see `Shared`; None: it is read for this client alone.
     """
+    render = source.render
     media = MEDIA[render.form]
     if request.method == b"HEAD" or render.form != "bytes":
         request.stream(status, media)
         if request.method == b"HEAD":
-            return False
+            return b""
     outlet = Outlet(request, edge.clock, render.heartbeat)
     edge.outlets[outlet] = render.farewell
+    shared = None if key is None else Shared(edge.tails, key, source)
     try:
-        while chunks := await reader.read(STREAM_READ_BYTES):
-            data, cut = _rendered(render, chunks)
+        while True:
+            piece = await (source if shared is None else shared).read()
             if not request.startedWriting:
                 request.stream(status, media)
-            await outlet.send(data)
-            if cut:
+            await outlet.send(piece.data)
+            if piece.ended:
+                return b""
+            if piece.cut:
                 break
-        else:
-            if not request.startedWriting:
-                request.stream(status, media)
-            return True
     except CancelledError:
         raise
     except Exception:
@@ -130,7 +141,9 @@ async def pour(edge: Edge, request: Request, reader: Reader, render: Format, *, 
             raise
         internal(Failure(), "a stream")
     finally:
+        if shared is not None:
+            shared.close()
         del edge.outlets[outlet]
         outlet.close()
     await request.cut()
-    return False
+    return b""

@@ -46,7 +46,6 @@ _OBJECTS: dict[type[spec.Type], TypeKind] = {
 }
 _LIMITS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length", "tz")
 
-_ANY = TypeNode("any")
 _OPAQUE = TypeNode("opaque")
 _SECRET = TypeNode("secret")
 
@@ -113,7 +112,7 @@ class _Describer:
 
     def _custom(self, cls: Any) -> TypeNode:
         if cls is object:
-            return _ANY
+            raise TypeError("object says nothing of JSON; write Any for a value of any kind")
         if cls is Secret:
             return _SECRET
         if made_of_text(cls):

@@ -41,6 +41,27 @@ class Waiters(Generic[T]):
         ):  # one at a time: a waiter that is woken may cancel another one, which then leaves this very set
             waiting.pop().callback(value)
 
+    def fire_some(self, value: T | Failure, count: int) -> None:
+        """Wake at most so many of them."""
+        while self._waiting and count:
+            count -= 1
+            self._waiting.pop().callback(value)
+
+
+def turn(clock: IReactorTime) -> Deferred[None]:
+    """Fires when everybody else has had a turn."""
+    waiter: Deferred[None] = Deferred(lambda _: timer.cancel())
+    timer = clock.callLater(0, waiter.callback, None)
+    return waiter
+
+
+async def hand_out(clock: IReactorTime, waiters: Waiters[T], value: T, at_once: int) -> None:
+    """Wake all who wait, so many in one turn of the reactor."""
+    waiters.fire_some(value, at_once)
+    while waiters:
+        await turn(clock)
+        waiters.fire_some(value, at_once)
+
 
 def within(clock: IReactorTime, seconds: float, waiter: Deferred[T]) -> Deferred[T | None]:
     """The waiter's value, or None when the time is up first (the waiter is then cancelled)."""

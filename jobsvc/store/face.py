@@ -174,9 +174,17 @@ class StoreFace(ABC):
         """Those that are there."""
         return self._read("get_many", ids, max_bytes)
 
+    def done(self, ids: Sequence[bytes], tenant: str) -> Deferred[dict[bytes, bool]]:
+        """Which of them are done."""
+        return self._read("done", ids, tenant)
+
     def by_key(self, tenant: str, key: str) -> Deferred[Job | None]:
         """The job that holds an idempotency key."""
         return self._read("by_key", tenant, key)
+
+    def by_keys(self, tenant: str, keys: Sequence[str]) -> Deferred[dict[str, Job]]:
+        """The jobs that hold idempotency keys."""
+        return self._read("by_keys", tenant, keys)
 
     def list(self, wanted: JobFilter) -> Deferred[JobPage]:
         """One page of jobs."""

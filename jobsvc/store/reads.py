@@ -14,6 +14,7 @@ import msgspec
 from jobsvc.model.audit import Head
 from jobsvc.model.events import Attempt, Chunk
 from jobsvc.model.job import ARGS_LARGE, RESULT_LARGE, Job
+from jobsvc.model.states import FINAL
 from jobsvc.model.tokens import Token
 from jobsvc.ports import JobFilter, JobPage
 from jobsvc.store import statements as sql
@@ -23,6 +24,7 @@ from jobsvc.store.tokens import TOKENS, tokens_of
 _IDS_AT_ONCE: Final = 250
 """Ids in one statement; each count is a text of its own."""
 
+_decode_states = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -85,9 +87,27 @@ class Reads:
         self._with_large(large, args=True, result=True)
         return found
 
+    def done(self, ids: Sequence[bytes], tenant: str) -> dict[bytes, bool]:
+        """Of the tenant's jobs among these: whether each is done."""
+        found: dict[bytes, bool] = {}
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[start : start + _IDS_AT_ONCE]
+            rows = _decode_states(self._value(sql.states_of(len(some)), tenant, *some))
+            found.update((bytes.fromhex(job_id), state in FINAL) for job_id, state in rows)
+        return found
+
     def by_key(self, tenant: str, key: str) -> Job | None:
         """The job that holds an idempotency key."""
         return next(iter(self._jobs(sql.BY_KEY, (tenant, key), args=True, result=True)), None)
+
+    def by_keys(self, tenant: str, keys: Sequence[str]) -> dict[str, Job]:
+        """The jobs that hold these keys, without arguments and results."""
+        found: dict[str, Job] = {}
+        for start in range(0, len(keys), _IDS_AT_ONCE):
+            some = keys[start : start + _IDS_AT_ONCE]
+            jobs = self._jobs(sql.by_keys(len(some)), (tenant, *some), args=False, result=False)
+            found.update((job.key, job) for job in jobs if job.key is not None)
+        return found
 
     def _within(self, jobs: list[Job], max_bytes: int, *, args: bool, result: bool) -> list[Job]:
         """As many as have no more arguments and results, at least one. Of large texts only lengths are read."""

@@ -382,6 +382,18 @@ def by_ids(count: int) -> str:
 
 
 @cache
+def by_keys(count: int) -> str:
+    """The condition for several idempotency keys of one tenant."""
+    return f"tenant=? AND key IN ({_marks(count)})"
+
+
+@cache
+def states_of(count: int) -> str:
+    """Of several ids of one tenant, how each job stands; nothing else of the rows is read."""
+    return f"SELECT json_group_array(json_array(hex(id), state)) FROM jobs WHERE tenant=? AND {by_ids(count)}"
+
+
+@cache
 def chunk_window(condition: str) -> str:
     """How far one page of chunks goes: [first, last] seq of about so many bytes, at least one chunk.
 

@@ -40,6 +40,27 @@ def test_many_jobs_by_id(held: Held) -> None:
     assert held(held.store.get_many([])) == {}
 
 
+def test_which_of_many_are_done(held: Held) -> None:
+    """Of one tenant's, however many are asked for; the others are as if they were not there."""
+    ended, running = held.running(), held.running()
+    held(held.store.settle([end_of(ended)]))
+    waiting = held.submitted(*(job_of() for _ in range(300)))
+    [other] = held.submitted(job_of(tenant="acme"))
+    ids = [ended.id, running.id, *(job.id for job in waiting), other.id, new_id()]
+    expected = {job_id: job_id == ended.id for job_id in ids[:-2]}
+    assert held(held.store.done(ids, "default")) == expected
+    assert held(held.store.done([], "default")) == {}
+
+
+def test_jobs_by_their_keys(held: Held) -> None:
+    """Of one tenant; without what is long."""
+    jobs = held.submitted(*(job_of(key=f"k{n}", key_hash=bytes(32)) for n in range(300)))
+    held.submitted(job_of(key="k1", key_hash=bytes(32), tenant="acme"))
+    found = held(held.store.by_keys("default", [f"k{n}" for n in range(310)]))
+    assert {key: job.id for key, job in found.items()} == {job.key: job.id for job in jobs}
+    assert (found["k1"].args, found["k1"].key_hash) == (None, bytes(32))
+
+
 @dataclass
 class Listed:
     held: Held

@@ -82,6 +82,17 @@ def test_filters(rig: Rig) -> None:
     assert summary(rig.read(job, streams=("err",)))[-2:] == [(8, "item"), (9, "state")]
 
 
+def test_a_page_without_anything_wanted_is_not_the_end(rig: Rig) -> None:
+    """Also for a reader that does not follow: what it wants may stand behind that page."""
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail")
+    worker.items(job, *range(50))
+    worker.items(job, *range(50))
+    worker.log(job, "well")
+    reader = rig.engine.reader(rig.get(job), 0, kinds=("log",), follow=False)
+    assert [event.data["message"] for event in read_all(reader.read, 0, 10)] == ["well"]
+
+
 def test_more_chunks_than_the_store_gives_in_one_page(rig: Rig) -> None:
     """A stream of small items, one chunk each: none is left out."""
     worker = rig.worker("io")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
-from jobsvc.engine.waits import Waits
+from jobsvc.engine import asks
+from jobsvc.engine.asks import WAKE_AT_ONCE
+from jobsvc.model.errors import JobsvcError
 from jobsvc.model.frames import Result
 from jobsvc.model.job import Job
 from jobsvc.model.limits import KEEP_S
@@ -132,59 +134,138 @@ def test_an_old_id_is_purged_and_an_unknown_one_not_found(rig: Rig) -> None:
 # -- many ------------------------------------------------------------------------------------------------------------
 
 
+def many(
+    rig: Rig, ids: Sequence[bytes], until: str, wait_s: float = 60, tenant: str = "default"
+) -> Deferred[dict[bytes, Job]]:
+    """What is served to who waits for these."""
+    return rig.engine.wait_many(ids, tenant, wait_s, until, lambda: rig.engine.get_many(ids, tenant))
+
+
+def leave_waiting(waiting: Deferred[dict[bytes, Job]]) -> None:
+    waiting.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    waiting.cancel()
+
+
 def test_many_until_all_or_any_is_done(rig: Rig) -> None:
     worker = rig.worker("io")
     jobs = rig.submit_many("thumbnail", 3)
     ids = [job.id for job in jobs]
-    everyone = rig.engine.wait_many([*ids, bytes(16)], "default", 60, "all")
-    anyone = rig.engine.wait_many(ids, "default", 60, "any")
+    everyone = many(rig, [*ids, bytes(16)], "all")
+    anyone = many(rig, ids, "any")
     worker.succeed(jobs[1])
     assert [job.done for job in result_of(anyone).values()] == [False, True, False]
     worker.succeed(jobs[0])
     assert not everyone.called
+    assert result_of(many(rig, ids, "any"))[ids[0]].done  # some are done before it is asked
     worker.succeed(jobs[2])
     found = result_of(everyone)
     assert list(found) == ids  # what is not there is missing
     assert all(job.done for job in found.values())
+    assert result_of(many(rig, ids, "all")) == found
     assert rig.engine.bus.follows == {}
 
 
-def test_many_are_looked_at_again_only_for_the_last_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look reads all of them: with a thousand such clients every end would cost a thousand looks."""
-    looks: list[int] = []
-    get_many = Waits.get_many
+def test_who_waits_for_the_same_is_answered_by_one_look(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are read when the wait is over, once for all, and handed out in slices; who leaves is not waited for."""
+    reads: list[str] = []
 
-    async def counted(waits: Waits, ids: Sequence[bytes], *more: Any) -> dict[bytes, Job]:
-        looks.append(len(ids))
-        return await get_many(waits, ids, *more)
+    def counted(name: str, read: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            reads.append(name)
+            return read(*args)
 
-    monkeypatch.setattr(Waits, "get_many", counted)
-    worker = rig.worker("io")
+        return call
+
+    for name in ("done", "get_many"):
+        monkeypatch.setattr(rig.store, name, counted(name, getattr(rig.store, name)))
+    worker = rig.worker("io", {"thread": 2})
     jobs = rig.submit_many("thumbnail", 5)
-    waiting = [rig.engine.wait_many([job.id for job in jobs], "default", 60, "all") for _ in range(3)]
-    left = rig.engine.wait_many([jobs[0].id, bytes(16)], "default", 60, "all")
-    left.addErrback(lambda failure: failure.trap(CancelledError) and None)
-    left.cancel()
-    assert len(looks) == 4
+    ids = [job.id for job in jobs]
+    waiting = [many(rig, ids, "all") for _ in range(WAKE_AT_ONCE + 3)]
+    leave_waiting(many(rig, [ids[0], bytes(16)], "all"))
+    leave_waiting(waiting.pop())
     for job in jobs:
+        assert reads == ["done", "done"]
         assert not any(each.called for each in waiting)
         worker.succeed(job)
-    assert all(job.done for each in waiting for job in result_of(each).values())
-    assert len(looks) == 7
+    assert sum(each.called for each in waiting) == WAKE_AT_ONCE
+    rig.clock.advance(0)
+    [first, *others] = [result_of(each) for each in waiting]
+    assert all(job.done for job in first.values())
+    assert all(other is first for other in others)
+    assert reads == ["done", "done", "get_many"]
     assert rig.engine.bus.follows == {}
+
+
+def test_what_ends_while_it_is_looked_is_not_missed(slow: Slow) -> None:
+    """Whether the look at the store is from before or after that."""
+    rig, store = slow
+    store.held = False
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 3)
+    ids = [job.id for job in jobs]
+    worker.succeed(jobs[0])
+    store.hold_reads = True
+    everyone, anyone = many(rig, ids, "all"), many(rig, ids[1:], "any")
+    worker.succeed(jobs[1])
+    worker.succeed(jobs[2])
+    assert not everyone.called
+    while not (everyone.called and anyone.called):
+        store.pump_reads()
+    assert [job.done for job in (*result_of(everyone).values(), *result_of(anyone).values())] == [True] * 5
+    assert rig.engine.bus.follows == {}
+
+
+def test_a_look_that_fails_fails_all_who_wait_for_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one is looked for anew."""
+    jobs = rig.submit_many("thumbnail", 2)
+    ids = [job.id for job in jobs]
+    with monkeypatch.context() as patch:
+        held: Deferred[dict[bytes, bool]] = Deferred()
+        patch.setattr(rig.store, "done", lambda *_: held)
+        waiting = [many(rig, ids, "all") for _ in range(2)]
+        held.errback(JobsvcError("overloaded", "too many reads"))
+    assert [error_of(each).code for each in waiting] == ["overloaded"] * 2
+    assert rig.engine.bus.follows == {}
+    waits_anew = many(rig, ids, "all", 5)
+    rig.clock.advance(5)
+    assert len(result_of(waits_anew)) == 2
+
+
+def test_waits_of_one_tenant_have_a_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ids they name; equal ones count once, other tenants' do not count, what is over is free again."""
+    monkeypatch.setattr(asks, "ASKED_IDS_MAX", 5)
+    worker = rig.worker("io")
+    jobs = rig.submit_many("thumbnail", 4)
+    ids = [job.id for job in jobs]
+    waiting = [many(rig, ids[:3], "all") for _ in range(3)]
+    refusal = error_of(many(rig, ids[1:], "all"))
+    assert (refusal.code, refusal.context["retry_after_s"]) == ("rate_limited", asks.FULL_RETRY_S)
+    assert "'default'" in refusal.detail
+    assert len(result_of(many(rig, ids, "all", 0))) == 4  # without a wait nothing is held
+    leave_waiting(many(rig, ids[2:], "all"))
+    assert result_of(many(rig, ids, "all", tenant="other")) == {}
+    for job in jobs[:3]:
+        worker.succeed(job)
+    assert [each.called for each in waiting] == [True] * 3
+    leave_waiting(many(rig, ids[1:], "all"))
+    assert rig.engine._asks._asked_ids == {}
 
 
 def test_many_end_with_the_time_and_leave_nothing(rig: Rig) -> None:
     rig.worker("io")
     jobs = rig.submit_many("thumbnail", 2)
-    waiting = rig.engine.wait_many([job.id for job in jobs], "default", 5, "all")
+    ids = [job.id for job in jobs]
+    waiting, longer = many(rig, ids, "all", 5), many(rig, ids, "all", 6)
     rig.clock.advance(5)
     assert [job.state for job in result_of(waiting).values()] == ["running"] * 2
-    assert result_of(rig.engine.wait_many([bytes(16)], "default", 5, "all")) == {}
-    assert result_of(rig.engine.wait_many([jobs[0].id], "other", 5, "all")) == {}
-    leaving = rig.engine.wait_many([job.id for job in jobs], "default", 5, "any")
-    leaving.addErrback(lambda failure: failure.trap(CancelledError) and None)
-    leaving.cancel()
+    assert not longer.called
+    assert result_of(many(rig, [bytes(16)], "all")) == {}
+    assert result_of(many(rig, ids, "all", tenant="other")) == {}
+    assert len(result_of(many(rig, ids, "all", 0))) == 2
+    leave_waiting(many(rig, ids, "any"))
+    rig.clock.advance(1)
+    assert len(result_of(longer)) == 2
     assert rig.engine.bus.follows == {}
 
 

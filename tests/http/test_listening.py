@@ -202,8 +202,11 @@ async def test_a_bad_new_certificate_leaves_the_old_one_in_use(stage: Stage, tmp
     assert "the certificate in use stays" in problem
     with pytest.raises(BadCertificate, match="the certificate in use stays"):
         stage.listeners.reread_certificates()
+    well, words = stage.listeners.certificate_check(lambda: 0)
+    assert (well, problem in words, "send SIGHUP" in words) == (False, True, True)
     cert.write_bytes(good)
     assert "good until" in (stage.listeners.reread_certificates() or "")
+    assert stage.listeners.certificate_check(lambda: 0)[0]
     with await stage.client(lambda: dial(port, trusting(cert))) as sock:
         assert (await stage.client(lambda: answer(sock))).startswith(b"HTTP/1.1 200 ")
 

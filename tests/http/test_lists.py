@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from jobsvc.http import api_jobs
+from jobsvc.http import api_lists
 from tests.http.house import House
 
 
@@ -143,7 +143,7 @@ def test_where_a_stream_goes_on(house: House) -> None:
 
 def test_a_page_ends_before_it_is_too_long(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the bytes of arguments and results, if they are asked for; `next` goes on where it ended."""
-    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    monkeypatch.setattr(api_lists, "PAGE_BYTES", 10_000)
     ids = [house.submit(args={"x": "y" * 4_000})["id"] for _ in range(5)]
     pages, cursor = [], ""
     while True:
@@ -158,7 +158,7 @@ def test_a_page_ends_before_it_is_too_long(house: House, monkeypatch: pytest.Mon
 
 def test_named_jobs_that_are_too_long_for_one_reply(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """`rest` names what had no room; what is done goes first, so that a client who waits for any gets it."""
-    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 10_000)
+    monkeypatch.setattr(api_lists, "PAGE_BYTES", 10_000)
     ids = [house.submit(args={"x": "y" * 4_000}, run_at="2027-01-01T00:00:00Z")["id"] for _ in range(5)]
     ids.append(house.submit(args={"x": "y" * 4_000})["id"])
     house.worker.succeed(house.worker.started[-1], b'"%s"' % (b"z" * 5_000))
@@ -170,5 +170,35 @@ def test_named_jobs_that_are_too_long_for_one_reply(house: House, monkeypatch: p
     assert ([job["id"] for job in page["jobs"]], page["rest"]) == (ids[:2], ids[2:5])
     page = house.ask("GET", f"/v1/jobs?id={ids[4]}").json()
     assert "rest" not in page
-    monkeypatch.setattr(api_jobs, "PAGE_BYTES", 1)
+    monkeypatch.setattr(api_lists, "PAGE_BYTES", 1)
     assert len(house.ask("GET", f"/v1/jobs?id={','.join(ids)}").json()["jobs"]) == 1
+
+
+def test_long_pages_are_made_few_at_a_time_in_slices(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served in between; who leaves meanwhile does not hold up the next one."""
+    monkeypatch.setattr(api_lists, "ROWS_AT_ONCE", 2)
+    ids = [house.submit(run_at="2027-01-01T00:00:00Z")["id"] for _ in range(5)]
+    first = house.start("GET", "/v1/jobs?order=asc")
+    leaving = house.start("GET", "/v1/jobs")
+    named = house.start("GET", f"/v1/jobs?id={','.join(ids)}")
+    assert [wire.sent for wire in (first, leaving, named)] == [b""] * 3
+    assert house.ask("GET", "/v1/jobs?limit=2").status == 200
+    leaving.leave()
+    house.after(0)
+    assert [job["id"] for job in first.reply().json()["jobs"]] == ids
+    assert [job["id"] for job in named.reply().json()["jobs"]] == ids
+
+
+def test_the_same_wait_gives_all_the_same_page(house: House) -> None:
+    """Also what is missing; another wait for the same jobs that names other ones beside them has its own."""
+    ids = [house.submit()["id"] for _ in range(2)]
+    target = f"/v1/jobs?id={','.join(ids)}"
+    same = [house.start("GET", f"{target}&wait=60") for _ in range(3)]
+    more = house.start("GET", f"{target},nothing&wait=60")
+    for start in house.worker.started:
+        assert [wire.sent for wire in (*same, more)] == [b""] * 4
+        house.worker.succeed(start)
+    pages = [wire.reply().json() for wire in same]
+    assert [job["state"] for job in pages[0]["jobs"]] == ["succeeded"] * 2
+    assert (pages, pages[0]["missing"]) == ([pages[0]] * 3, [])
+    assert more.reply().json() == pages[0] | {"missing": ["nothing"]}

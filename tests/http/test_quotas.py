@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from jobsvc.engine import quotas as rules
 from jobsvc.engine.engine import EngineConfig
 from jobsvc.http import budget
+from jobsvc.model.errors import JobsvcError
 from tests.http.house import House
 from tests.http.wire import Reply
 
@@ -25,6 +26,14 @@ def small() -> Iterator[House]:
     made = House(config=EngineConfig(queue_max=4))
     yield made
     made.close()
+
+
+def keyed_lines(house: House, keys: str, query: str = "", **fields: Any) -> Reply:
+    """An upload of one line for each letter, which is its key."""
+    body = b"\n".join(msgspec.json.encode({**KEPT, "key": key, **fields}) for key in keys)
+    return house.ask(
+        "POST", f"/v1/jobs/bulk{query}", raw=body, headers={"Content-Type": "application/x-ndjson"}
+    )
 
 
 def stored(house: House) -> int:
@@ -76,6 +85,58 @@ def test_a_replay_needs_no_room(small: House) -> None:
     other = small.ask("POST", "/v1/jobs", KEPT | {"priority": 1}, key)
     assert (other.status, other.json()["code"]) == (422, "key_reused")
     assert stored(small) == 4
+
+
+def test_a_line_that_is_a_replay_needs_no_room(small: House) -> None:
+    """Each line of an upload beside a full queue is answered as its single submit would be."""
+    first = [line["id"] for line in keyed_lines(small, "abc").lines()]
+    lines = keyed_lines(
+        small, "cdaxb"
+    ).lines()  # there is room for one; `c` takes it before it is known to be none
+    assert [line.get("id") for line in lines] == [first[2], None, first[0], None, first[1]]
+    assert [lines[at]["problem"]["code"] for at in (1, 3)] == ["queue_full"] * 2
+    filled = keyed_lines(small, "dc").lines()
+    assert [line.get("id") for line in filled][1] == first[2]
+    again = keyed_lines(small, "abcd", "?full=1").lines()
+    assert [line["job"]["id"] for line in again] == [*first, filled[0]["id"]]
+    other = keyed_lines(small, "ab", priority=5).lines()
+    assert [line["problem"]["code"] for line in other] == ["key_reused"] * 2
+    assert stored(small) == 4
+
+
+def test_lines_that_cannot_be_looked_up_stay_refused(small: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that were stored are told so."""
+    keyed_lines(small, "abc")
+    monkeypatch.setattr(small.store, "by_keys", lambda *_: fail(JobsvcError("overloaded", "too many reads")))
+    lines = keyed_lines(small, "da").lines()
+    assert ("id" in lines[0], lines[1]["problem"]["code"]) == (True, "queue_full")
+
+
+def test_an_atomic_upload_of_replays_needs_no_room(small: House) -> None:
+    """One new line among them, and all are refused."""
+    first = keyed_lines(small, "abcd").lines()
+    assert keyed_lines(small, "abcd", "?atomic=1").lines() == first
+    mixed = keyed_lines(small, "abcx", "?atomic=1")
+    assert (mixed.status, mixed.json()["code"]) == (429, "queue_full")
+    other = keyed_lines(small, "ab", "?atomic=1", priority=5)
+    assert (other.status, other.json()["code"]) == (422, "key_reused")
+    assert stored(small) == 4
+
+
+def test_replayed_lines_are_followed_beside_a_full_queue(small: House) -> None:
+    """Their outcomes come as those of any other line."""
+    first = keyed_lines(small, "abcd").lines()
+    small.ask("POST", f"/v1/jobs/{first[1]['id']}/cancel")
+    keyed_lines(small, "e")
+    body = b"\n".join(msgspec.json.encode({**KEPT, "key": key}) for key in "xb")
+    reply = small.ask(
+        "POST", "/v1/jobs/bulk?follow=out", raw=body, headers={"Content-Type": "application/x-ndjson"}
+    ).lines()
+    assert reply[0]["problem"]["code"] == "queue_full"
+    assert [(line["line"], line["id"], line.get("state")) for line in reply[1:]] == [
+        (2, first[1]["id"], None),
+        (2, first[1]["id"], "cancelled"),
+    ]
 
 
 def test_reads_and_cancels_go_on(small: House) -> None:

@@ -158,6 +158,8 @@ def method(self, a: int) -> None: ...  # type: ignore[no-untyped-def]
 def two_contexts(a: Context, b: Context) -> None: ...
 def stranger(a: int, odd: pathlib.Path | int) -> None: ...
 def nothing_like_it(odd: Callable[[], int]) -> None: ...
+def no_hint(odd: object) -> None: ...
+def no_hint_inside(odd: list[object]) -> None: ...
 def bad_text(odd: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F722
 
 
@@ -170,6 +172,8 @@ def bad_text(odd: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F72
         (two_contexts, "parameter b: a second Context"),
         (stranger, "parameter odd: "),
         (nothing_like_it, "parameter odd: Callable cannot be made from JSON"),
+        (no_hint, "parameter odd: object says nothing of JSON; write Any"),
+        (no_hint_inside, "parameter odd: object says nothing of JSON; write Any"),
         (bad_text, "parameter odd: annotation"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
