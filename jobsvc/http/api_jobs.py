@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.defer import Deferred
 
 from jobsvc.http.bodies import decode, decode_submit, json_body
-from jobsvc.http.bulk import key_reused
+from jobsvc.http.bulk import not_taken
 from jobsvc.http.conditions import Known, etag, if_match, if_none_match, required_match
 from jobsvc.http.cursors import cursor_behind, place_of
 from jobsvc.http.edge import JSON, Edge, encode, json_reply
@@ -124,9 +124,9 @@ async def _known_by_key(edge: Edge, job: Job) -> Submitted | None:
 
 
 def accepted(done: Submitted) -> Job:
-    """The job as stored. Raises key_reused."""
+    """The job as stored. Raises key_reused, and invalid_field for one that came too late."""
     if done.job is None:
-        raise key_reused()
+        raise not_taken(done)
     return done.job
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw
 
+from jobsvc.engine.admission import late
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
 from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
@@ -243,7 +244,9 @@ async def _all_or_nothing(
 
 
 async def _reused_keys(edge: Edge, lines: Sequence[int], jobs: Sequence[Job]) -> dict[int, JobsvcError]:
-    """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line."""
+    """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line, and those that
+    come after their end, whose key no earlier job has.
+    """  # fmt: skip
     hashes: dict[str, bytes | None] = {}
     refused: dict[int, JobsvcError] = {}
     for line, job in zip(lines, jobs, strict=True):
@@ -251,6 +254,9 @@ async def _reused_keys(edge: Edge, lines: Sequence[int], jobs: Sequence[Job]) ->
             continue
         if job.key not in hashes:
             earlier = await edge.engine.store.by_key(job.tenant, job.key)
+            if earlier is None and job.state == "expired":
+                refused[line] = late(job)
+                continue
             hashes[job.key] = job.key_hash if earlier is None else earlier.key_hash
         if hashes[job.key] != job.key_hash:
             refused[line] = key_reused()
