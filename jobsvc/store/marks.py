@@ -26,6 +26,7 @@ LOG_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 _LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
 _SALT: Final = slice(16, 20)
+_FRAME_SALT: Final = slice(8, 12)
 SALT_BYTES: Final = 4
 LOG_STARTS_MAX: Final = 1 << 20
 """How often one daemon may begin its log anew: at 16 MB each, 16 TB. A foreign log passes by chance once in 4,096."""
@@ -75,6 +76,18 @@ def log_number(path: str) -> int | None:
     if _checksum((0, 0), header[:24], _order(header)) != _two(header[24:32]):
         return None
     return int.from_bytes(header[_SALT], "big")
+
+
+def is_own_rest(path: str, file: Marks) -> bool:
+    """Whether a log without a whole header can be what a power cut left of the database's own. SQLite had begun it
+    anew then, so its first frame, old or new, still bears a number of this life.
+    """  # fmt: skip
+    with log_file(path).open("rb") as opened:
+        start = opened.read(LOG_HEADER_BYTES + FRAME_HEADER_BYTES)
+    if len(start) < LOG_HEADER_BYTES + FRAME_HEADER_BYTES:
+        return False
+    salts = (start[_SALT], start[LOG_HEADER_BYTES:][_FRAME_SALT])
+    return file.log is None or any(_follows(int.from_bytes(salt, "big"), file.log) for salt in salts)
 
 
 def holds_commit(path: str) -> bool:
