@@ -193,10 +193,26 @@ def leave(db: sqlite3.Connection) -> None:
     db.execute(_SET, (IN_USE, 0))
 
 
+def _file_at(place: Path) -> tuple[int, int] | None:
+    """Which file lies there."""
+    try:
+        info = place.stat()
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+class Misplaced(Exception):
+    """An open database, or its log, is not what lies at its place any more: nobody will find what goes into it."""
+
+
 class LogWatch:
-    """Notices that SQLite has begun the log of an open database anew: all that was in it is in the file now."""
+    """Notices that SQLite has begun the log of an open database anew: all that was in it is in the file now. And that
+    one of the two was taken away, or another put in its place.
+    """  # fmt: skip
 
     def __init__(self, path: str) -> None:
+        self._places = [(place, _file_at(place)) for place in (Path(path), log_file(path))]
         self._log = os.open(
             log_file(path), os.O_RDONLY | os.O_CLOEXEC
         )  # the same file until the database is closed
@@ -204,7 +220,16 @@ class LogWatch:
         self.look()
 
     def look(self) -> bool:
-        """Whether it has begun anew since the last look. One short read: this is asked after every commit."""
+        """Whether it has begun anew since the last look. A short read and two stats: this is asked after every commit.
+
+        Raises:
+            Misplaced: what was committed is lost to the next start.
+        """  # fmt: skip
+        for place, file in self._places:
+            if _file_at(place) != file:
+                raise Misplaced(
+                    f"{place} was removed, or another file was put in its place, while it was open"
+                )
         before, self._salt = self._salt, os.pread(self._log, SALT_BYTES, _SALT.start)
         return self._salt != before
 
