@@ -30,11 +30,13 @@ Durability = Literal["power", "process", "memory"]
 
 class Submitted(msgspec.Struct, gc=False):
     """What became of one submitted job. `job` is the row as stored: the new one, or with `replayed` the earlier one
-    of the same key and body; None when the key belongs to another body (`key_reused`).
+    of the same key and body; None when the key belongs to another body (`key_reused`), or to none and the job is
+    `late`: it came after its own end, so only a replay could have answered it, and it is not stored.
     """  # fmt: skip
 
     job: Job | None
     replayed: bool = False
+    late: Job | None = None
 
 
 class Claim(msgspec.Struct, gc=False):

@@ -80,10 +80,15 @@ class Admission:
         )
         if task.secrets is not None:
             job.args = self._ring.seal(task.secrets, args, job.id)
+        keyed = submit.key is not UNSET or key_header is not None
         if submit.run_at is not UNSET or submit.delay_s is not UNSET or submit.expires_at is not UNSET:
             _times(job, submit, now)
+            if _is_late(job):
+                if not keyed:
+                    raise late(job)
+                job.state = "expired"  # the store looks for the job of its key, and stores none
         _bound_by_total(job, now)
-        if submit.key is not UNSET or key_header is not None:
+        if keyed:
             job.key = _key(submit, key_header)
             job.key_hash = fingerprint(submit)
             if task.secrets is not None:
@@ -216,10 +221,19 @@ def _times(job: Job, submit: Submit, now: int) -> None:
             job.state, job.reason, job.due_at = "scheduled", "run_at", job.run_at
     if submit.expires_at is not UNSET:
         job.expires_at = named_time_us("/expires_at", submit.expires_at)
-        if job.expires_at <= now:
-            raise invalid_field("/expires_at", "has passed already")
-        if job.run_at is not None and job.expires_at <= job.run_at:
-            raise invalid_field("/expires_at", "is not after run_at: the job could never run")
+
+
+def _is_late(job: Job) -> bool:
+    """Whether it could never run. A submit that was in time comes late when it is repeated after a lost reply."""
+    return job.expires_at is not None and job.expires_at <= max(job.created_at, job.run_at or 0)
+
+
+def late(job: Job) -> JobsvcError:
+    """The refusal of such a job."""
+    assert job.expires_at is not None
+    if job.expires_at <= job.created_at:
+        return invalid_field("/expires_at", "has passed already")
+    return invalid_field("/expires_at", "is not after run_at: the job could never run")
 
 
 def _bound_by_total(job: Job, now: int) -> None:

@@ -75,12 +75,19 @@ class Chores:
         """Something becomes due then: sleep no longer than that."""
         if self._stopped:
             return
-        delay_s = max(0.0, (at_us - self._now_us()) / 1e6)
+        # By a clock that was set just now nothing can be told: a look will see to that first.
+        delay_s = 0.0 if self._step_us() else max(0.0, (at_us - self._now_us()) / 1e6)
         if self._due is not None and self._due.active():
             if self._due.getTime() <= self._clock.seconds() + delay_s:
                 return
             self._due.cancel()
         self._due = self._clock.callLater(min(delay_s, LOOK_S), self.look)
+
+    def seen_us(self) -> int:
+        """The wall clock as if nobody had set it since the last look: the moments of backoffs are by this one, for
+        they are all moved when that is noticed.
+        """  # fmt: skip
+        return self._now_us() - self._step_us()
 
     def look(self) -> None:
         """Queue and expire what is due, then sleep until the next."""
@@ -107,7 +114,8 @@ class Chores:
         except Exception:  # noqa: BLE001 - logged; the clock must go on
             self._log.failure("looking for what is due failed", action="look_failed")
             self._looking = False
-            self.due_at(self._now_us() + int(LOOK_S * 1e6))
+            if not self._stopped:
+                self._due = self._clock.callLater(LOOK_S, self.look)
             return
         self._looking = False
         if self._again or sum(woken.values()) >= BATCH or len(expired) >= BATCH:
@@ -120,11 +128,20 @@ class Chores:
         """How far the wall clock is ahead of the steady one."""
         return self._now_us() - int(self._clock.seconds() * 1e6)
 
-    async def _notice_step(self) -> None:
+    def _step_us(self) -> int:
+        """By how much somebody has set the wall clock since the last look; 0: nobody has."""
         step_us = self._offset() - self._offset_us
-        self._offset_us += step_us
-        if abs(step_us) >= STEP_S * 1e6:
-            moved = await self._store.shift_retries(step_us)
+        return step_us if abs(step_us) >= STEP_S * 1e6 else 0
+
+    async def _notice_step(self) -> None:
+        step_us = self._step_us()
+        self._offset_us = self._offset()
+        if step_us:
+            try:
+                moved = await self._store.shift_retries(step_us)
+            except BaseException:
+                self._offset_us -= step_us  # nothing was moved: the next look notices it again
+                raise
             self._log.warn(
                 "the wall clock was set by {step_s:+.0f} s: {moved} retries keep their seconds",
                 step_s=step_us / 1e6, moved=moved, action="clock_stepped",

@@ -54,7 +54,8 @@ class Operations:
             if active is not None:
                 if active.job.tenant != tenant:
                     break  # and said to be missing at once: how long it takes must not tell that it is there
-                # Its end is on the way to the disk: wait for it, so that the answer is true.
+                # Its end is on the way to the disk: wait for it, so that the answer is true; not for want of space.
+                self._stops.check_space()
                 await self._bus.move_of(job_id)
             job = await self._waits.get(job_id, tenant)
             check_match(job, match)

@@ -204,6 +204,11 @@ class Stops:
 
     # -- asking
 
+    def check_space(self) -> None:
+        """Raise `CannotWrite` while ends of attempts wait for space: nobody knows when they are on the disk."""
+        if (refusal := self._writes.held_back) is not None:
+            raise refusal
+
     def ask(
         self,
         active: Active,

@@ -77,6 +77,11 @@ class AttemptWrites:
         return bool(self._flushing or self._appends or self._ends or self._steps)
 
     @property
+    def held_back(self) -> CannotWrite | None:
+        """Why what attempts have said waits here; None when nothing waits."""
+        return self._refusal if self.holding else None
+
+    @property
     def why(self) -> str:
         """What the store said when it last could not write."""
         return "" if self._refusal is None else str(self._refusal)
@@ -125,8 +130,8 @@ class AttemptWrites:
         Raises:
             CannotWrite: there is no space, and nothing was written.
         """
-        if self.holding and self._refusal is not None:
-            return fail(self._refusal)
+        if (refusal := self.held_back) is not None:
+            return fail(refusal)
         return self._store.step(rows).addErrback(self.saw)
 
     def settle(self, rows: Sequence[Settled]) -> Deferred[list[bool] | None]:

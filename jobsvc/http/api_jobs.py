@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 from twisted.internet.defer import Deferred
 
 from jobsvc.http.bodies import decode, decode_submit, json_body
-from jobsvc.http.bulk import key_reused
+from jobsvc.http.bulk import not_taken
 from jobsvc.http.conditions import Known, etag, if_match, if_none_match, required_match
 from jobsvc.http.edge import JSON, Edge, json_reply
 from jobsvc.http.formats import EventFormat
@@ -110,9 +110,9 @@ async def accept(edge: Edge, request: Request, envelope: Submit) -> Submitted:
 
 
 def accepted(done: Submitted) -> Job:
-    """The job as stored. Raises key_reused."""
+    """The job as stored. Raises key_reused, and invalid_field for one that came too late."""
     if done.job is None:
-        raise key_reused()
+        raise not_taken(done)
     return done.job
 
 

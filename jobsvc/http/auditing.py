@@ -231,7 +231,7 @@ class AuditTrail:
         now = self._clock.seconds()
         moments = []
         if self._waiting or self._lost:
-            moments.append(now + (AGAIN_S if self._failing else GATHER_S))
+            moments.append(now + GATHER_S)
         if self._unsynced:
             moments.append(self._synced_at + SYNC_S)
         if self._head != self._anchored:
@@ -240,7 +240,8 @@ class AuditTrail:
             moments.append(self._window_at + WINDOW_S)
         if not moments:
             return
-        when = max(min(moments), now)
+        # While it cannot be written, what is overdue stays overdue: all of it waits for the next try.
+        when = now + AGAIN_S if self._failing else max(min(moments), now)
         if self._timer is not None:
             if self._timer.getTime() <= when:
                 return

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from jobsvc.engine.admission import late
 from jobsvc.http.bodies import SHORT_BYTES, decode_submit, plain_throughout, submit_decoder
 from jobsvc.http.budget import Budget
 from jobsvc.http.limits import (
@@ -80,10 +81,9 @@ class Group:
 
     def take(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
         """The store's answers for its lines."""
-        reused = key_reused()
         for line, answer in zip(lines, answers, strict=True):
             if answer.job is None:
-                self.refused[line] = reused
+                self.refused[line] = not_taken(answer)
         self.ids = b"".join([answer.job.id for answer in answers if answer.job is not None])
 
 
@@ -414,6 +414,11 @@ def key_reused() -> JobsvcError:
         "This idempotency key was used with another body.",
         errors=[{"pointer": "/key", "detail": "belongs to another body"}],
     )
+
+
+def not_taken(answer: Submitted) -> JobsvcError:
+    """Why the store has no job for a submit."""
+    return key_reused() if answer.late is None else late(answer.late)
 
 
 def _over_limit(limit: int, line: int) -> JobsvcError:

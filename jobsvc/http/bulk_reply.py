@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw
 
+from jobsvc.engine.admission import late
 from jobsvc.engine.bus import Follow
 from jobsvc.http.bodies import check_ndjson
 from jobsvc.http.bulk import BulkIntake, Group, OnCommitted, key_reused
@@ -248,13 +249,18 @@ async def _all_or_nothing(
 
 
 async def _reused_keys(edge: Edge, lines: Sequence[int], jobs: Sequence[Job]) -> dict[int, JobsvcError]:
-    """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line."""
+    """Lines whose idempotency key belongs to another body, of an earlier job or of an earlier line, and those that
+    come after their end, whose key no earlier job has.
+    """  # fmt: skip
     hashes: dict[str, bytes | None] = {}
     refused: dict[int, JobsvcError] = {}
     for line, job, earlier in zip(lines, jobs, await known_ones(edge, jobs), strict=True):
-        if job.key is not None and (
-            (earlier is not None and earlier.job is None)
-            or hashes.setdefault(job.key, job.key_hash) != job.key_hash
+        if job.key is None:
+            continue
+        if earlier is None and job.state == "expired":
+            refused[line] = late(job)
+        elif (earlier is not None and earlier.job is None) or (
+            hashes.setdefault(job.key, job.key_hash) != job.key_hash
         ):
             refused[line] = key_reused()
     return refused

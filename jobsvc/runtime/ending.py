@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from jobsvc.runtime.signals import HELD
 
 STDERR_FD = 2
 
@@ -36,6 +39,10 @@ class Ending:
     def _leave(self) -> None:
         if self._status:
             os._exit(self._status)
+        # The interpreter gives signals back to the kernel while it ends, and a clean stop would end as killed by an
+        # operator who was impatient; what is ignored stays ignored.
+        for number in HELD:
+            signal.signal(number, signal.SIG_IGN)
         if getattr(self._reactor, "_exitSignal", None) is not None:
             # A clean drain after SIGTERM is a success: without this the launcher would raise the signal again.
             self._reactor._exitSignal = None  # noqa: SLF001 - no public door (Twisted 26.10, _twistd and _twist)

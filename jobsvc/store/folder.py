@@ -38,9 +38,11 @@ def holding(folder: Path) -> Iterator[int | None]:
     except FileNotFoundError:
         yield None
         return
+    folder_lock: int | None = None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder_lock = _locked(folder)
         except BlockingIOError:
             yield _holder(lock)
         else:
@@ -50,6 +52,23 @@ def holding(folder: Path) -> Iterator[int | None]:
             yield None
     finally:
         os.close(lock)
+        if folder_lock is not None:
+            os.close(folder_lock)
+
+
+def _locked(folder: Path) -> int:
+    """Lock the folder itself, too: its lock file can be removed, and the next daemon would make and lock another.
+
+    Raises:
+        BlockingIOError: somebody has it.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def daemon_in(folder: Path) -> int | None:
@@ -101,6 +120,7 @@ class DataFolder:
         self._boot = boot
         self._token_bytes = token_bytes
         self._lock: int | None = None
+        self._folder_lock: int | None = None
 
     def take(self) -> None:
         """Make it, check it, lock it. The kernel drops the lock with the process, however that ends.
@@ -129,6 +149,7 @@ class DataFolder:
             ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder_lock = _locked(self.path)
         except BlockingIOError:
             holder = os.read(lock, 200).decode(errors="replace").split()
             os.close(lock)
@@ -141,6 +162,7 @@ class DataFolder:
             os.write(lock, f"{os.getpid()} {self._boot}\n".encode())
         except OSError as error:
             os.close(lock)
+            self._unlock_folder()
             raise self._unwritable(LOCK_FILE, error) from None
         self._lock = lock
 
@@ -190,9 +212,19 @@ class DataFolder:
         """A clean stop: nobody is to be found here any more."""
         if self._lock is None:
             return
-        (self.path / ENDPOINT_FILE).unlink(missing_ok=True)
+        endpoint = self.path / ENDPOINT_FILE
+        if (
+            endpoint.is_file() and f'"boot":"{self._boot}"'.encode() in endpoint.read_bytes()
+        ):  # else it is not ours
+            endpoint.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
+        self._unlock_folder()
+
+    def _unlock_folder(self) -> None:
+        if self._folder_lock is not None:
+            os.close(self._folder_lock)
+            self._folder_lock = None
 
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all, readable by the owner alone."""

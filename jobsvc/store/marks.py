@@ -26,6 +26,7 @@ LOG_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 _LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
 _SALT: Final = slice(16, 20)
+_FRAME_SALT: Final = slice(8, 12)
 SALT_BYTES: Final = 4
 LOG_STARTS_MAX: Final = 1 << 20
 """How often one daemon may begin its log anew: at 16 MB each, 16 TB. A foreign log passes by chance once in 4,096."""
@@ -75,6 +76,18 @@ def log_number(path: str) -> int | None:
     if _checksum((0, 0), header[:24], _order(header)) != _two(header[24:32]):
         return None
     return int.from_bytes(header[_SALT], "big")
+
+
+def is_own_rest(path: str, file: Marks) -> bool:
+    """Whether a log without a whole header can be what a power cut left of the database's own. SQLite had begun it
+    anew then, so its first frame, old or new, still bears a number of this life.
+    """  # fmt: skip
+    with log_file(path).open("rb") as opened:
+        start = opened.read(LOG_HEADER_BYTES + FRAME_HEADER_BYTES)
+    if len(start) < LOG_HEADER_BYTES + FRAME_HEADER_BYTES:
+        return False
+    salts = (start[_SALT], start[LOG_HEADER_BYTES:][_FRAME_SALT])
+    return file.log is None or any(_follows(int.from_bytes(salt, "big"), file.log) for salt in salts)
 
 
 def holds_commit(path: str) -> bool:
@@ -180,10 +193,26 @@ def leave(db: sqlite3.Connection) -> None:
     db.execute(_SET, (IN_USE, 0))
 
 
+def _file_at(place: Path) -> tuple[int, int] | None:
+    """Which file lies there."""
+    try:
+        info = place.stat()
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+class Misplaced(Exception):
+    """An open database, or its log, is not what lies at its place any more: nobody will find what goes into it."""
+
+
 class LogWatch:
-    """Notices that SQLite has begun the log of an open database anew: all that was in it is in the file now."""
+    """Notices that SQLite has begun the log of an open database anew: all that was in it is in the file now. And that
+    one of the two was taken away, or another put in its place.
+    """  # fmt: skip
 
     def __init__(self, path: str) -> None:
+        self._places = [(place, _file_at(place)) for place in (Path(path), log_file(path))]
         self._log = os.open(
             log_file(path), os.O_RDONLY | os.O_CLOEXEC
         )  # the same file until the database is closed
@@ -191,7 +220,16 @@ class LogWatch:
         self.look()
 
     def look(self) -> bool:
-        """Whether it has begun anew since the last look. One short read: this is asked after every commit."""
+        """Whether it has begun anew since the last look. A short read and two stats: this is asked after every commit.
+
+        Raises:
+            Misplaced: what was committed is lost to the next start.
+        """  # fmt: skip
+        for place, file in self._places:
+            if _file_at(place) != file:
+                raise Misplaced(
+                    f"{place} was removed, or another file was put in its place, while it was open"
+                )
         before, self._salt = self._salt, os.pread(self._log, SALT_BYTES, _SALT.start)
         return self._salt != before
 

@@ -151,6 +151,8 @@ def exists(path: str) -> bool:
                 "or move the log away to start empty.",
             )
         return False
+    if not file.is_file():
+        raise StoreRefused(path, "is no file; move it away, or name another data directory.")
     if not file.stat().st_size:
         raise StoreRefused(path, f"is empty, which a database of jobsvc never is; {advice(path)}.")
     return True
@@ -172,13 +174,8 @@ def inspect(path: str) -> tuple[Found, Opened]:
         if number is None:
             raise
         file = None
-    if file is not None and file.marks.log_lost and not marks.log_file(path).exists():
-        raise StoreRefused(
-            path,
-            f"was not closed, and its write-ahead log {marks.log_file(path)} is gone, with all that was stored last; "
-            "put the log back beside it, restore a backup, or go on without it: "
-            f"jobsvc db check --accept-missing-wal {path}",
-        )
+    if number is None and file is not None and file.marks.log_lost:
+        _refuse_lost_log(path, file.marks)
     look: Look = "immutable=1" if number is None else "mode=ro"
     with closing(open_look(path, look)) as both:
         found = _found(both, path)
@@ -194,6 +191,24 @@ def inspect(path: str) -> tuple[Found, Opened]:
         began = monotonic()
         _check(both, path)
         return found, Opened(unclean=found.unclean, checked_s=monotonic() - began)
+
+
+def _refuse_lost_log(path: str, alone: Marks) -> None:
+    """Raise unless something of the log is left. That of a power cut in its first page is enough: before it, all that
+    was stored had been taken into the file.
+    """  # fmt: skip
+    log = marks.log_file(path)
+    if not log.exists():
+        happened, then = "is gone", "go on without it"
+    elif not marks.is_own_rest(path, alone):
+        happened, then = "was emptied or overwritten", "move it away and go on without it"
+    else:
+        return
+    raise StoreRefused(
+        path,
+        f"was not closed, and its write-ahead log {log} {happened}, with all that was stored last; put the right one "
+        f"back beside it, restore a backup, or {then}: jobsvc db check --accept-missing-wal {path}",
+    )
 
 
 def _found(db: sqlite3.Connection, path: str) -> Found:

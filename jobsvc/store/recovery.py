@@ -28,6 +28,7 @@ _CANCELLED = msgspec.json.encode(
 def recover(session: Session, now: int) -> Recovered:
     """Every active job → queued, or cancelled when that was asked, or failed `lost` with `on_lost=fail`."""
     session.db.execute(sql.ORPHANS_GONE, (now,))
+    session.db.execute(sql.SET_BACK, (now, now))
     gone = session.db.execute(sql.CANCELLED_ORPHANS, (now, _CANCELLED)).rowcount
     jobs = jobs_of(session.value(sql.INTERRUPTED), session.policies)
     done = Recovered(cancelled=gone, unclean=session.unclean)

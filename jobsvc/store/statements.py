@@ -336,6 +336,13 @@ ORPHANS_GONE: Final = (
     f"UPDATE jobs SET due_at=? WHERE {DUE_WHEN} AND state='retrying' AND reason='orphan_running'"
 )
 """Retries that waited for a thread of the old daemon, which is gone: due at once."""
+SET_BACK: Final = (
+    "UPDATE jobs SET due_at=? + due_at - ended_at"
+    " FROM (SELECT no AS of_no, epoch AS of_epoch, finished_at AS ended_at FROM attempts)"
+    f" WHERE of_no=no AND of_epoch=epoch AND ended_at>? AND {DUE_WHEN} AND state='retrying' AND reason='retry'"
+)
+"""Retries of attempts that ended, by the clock, later than now: it was set back while no daemon ran. A backoff is a
+number of seconds, and begins anew."""
 CANCELLED_ORPHANS: Final = (
     "UPDATE jobs SET state='cancelled',finished_at=?,error=?,seq=seq+1,revision=revision+1"
     f" WHERE {DUE_WHEN} AND state='retrying' AND reason='cancel_asked'"

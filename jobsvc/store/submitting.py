@@ -55,7 +55,9 @@ def _submit(session: Session, reads: Reads, jobs: Sequence[Job]) -> list[Submitt
             answers.append(Submitted(job))
             continue
         earlier = held.get((job.tenant, job.key))
-        if earlier is None:
+        if earlier is None and job.state == "expired":
+            answers.append(Submitted(None, late=job))
+        elif earlier is None:
             held[job.tenant, job.key] = job
             new.append(job)
             answers.append(Submitted(job))

@@ -62,7 +62,9 @@ def check(path: str) -> Report:
         StoreRefused: there is no such file.
     """
     _must_exist(path)
-    report = Report(file=path, daemon=daemon_in(Path(path).parent), bytes=Path(path).stat().st_size)
+    file = Path(path)
+    size = file.stat().st_size if file.exists() else 0
+    report = Report(file=path, daemon=daemon_in(file.parent), bytes=size)
     log = marks.log_file(path)
     report.log_bytes = log.stat().st_size if log.exists() else 0
     try:

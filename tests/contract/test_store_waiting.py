@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jobsvc.model.events import state_data
+from jobsvc.model.events import Attempt, state_data
 from jobsvc.model.job import Job
 from jobsvc.model.limits import INLINE_MAX_BYTES
 from jobsvc.ports import Move
@@ -136,6 +136,21 @@ def test_retries_move_with_a_clock_that_was_set(held: Held) -> None:
     assert held(held.store.shift_retries(-30)) == 1
     assert [held.row(job).due_at for job in (retry, other, later)] == [NOW + 70, None, NOW + 100]
     assert held.row(retry).revision == retry.revision + 1
+
+
+def test_retries_keep_their_seconds_when_the_clock_was_set_back_between_two_daemons(held: Held) -> None:
+    """F63: the backoff begins anew then, and does not wait for the moment to come round again."""
+    for now, due in ((NOW + 50, NOW + 100), (NOW - 5000, NOW - 4900)):
+        retry, snoozed = held.running(), held.running()
+        record = Attempt(
+            epoch=1, attempt=1, state="failed", began_at=NOW, finished_at=NOW, worker=None, error=None
+        )
+        for job, reason in ((retry, "retry"), (snoozed, "snoozed")):
+            held(held.store.step([step_of(job, "retrying", reason=reason, due_at=NOW + 100, record=record)]))
+        held(held.store.recover(now))
+        assert (held.row(retry).state, held.row(retry).due_at) == ("retrying", due)
+        assert held.row(snoozed).due_at == NOW + 100
+        assert held.row(retry).revision == retry.revision + 1
 
 
 def test_what_waited_for_a_thread_and_was_to_be_cancelled_is_at_the_next_start(held: Held) -> None:

@@ -124,6 +124,22 @@ def test_an_outcome_and_a_full_disk(slow: Slow, flush_failures: FlushFailures) -
     assert flush_failures()  # of the claims that were made meanwhile
 
 
+def test_cancel_of_what_has_ended_and_a_full_disk(slow: Slow) -> None:
+    """Refused at once: its end waits for space, and nobody knows how long."""
+    rig, store = at_once(slow)
+    worker = rig.worker()
+    job = rig.submit("add", {"a": 1})
+    store.held = True
+    worker.succeed(job, b"1")
+    store.fail_next()
+    store.pump()
+    assert error_of(rig.cancel(job)).code == "disk_full"
+    rig.clock.advance(1)
+    store.settle_down()
+    assert rig.state(job) == ("succeeded", None)
+    assert error_of(rig.cancel(job)).code == "conflict"
+
+
 def test_chunks_and_a_full_disk(slow: Slow) -> None:
     """F32: nothing said is lost: it waits without credit, and the end of the job waits behind it."""
     rig, store = at_once(slow)

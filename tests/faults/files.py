@@ -126,6 +126,20 @@ def deleted_log(file: Path) -> None:
     log_of(file).unlink()
 
 
+def emptied_log(file: Path) -> None:
+    crashed(file)
+    log_of(file).write_bytes(b"")
+
+
+def overwritten_log(file: Path) -> None:
+    crashed(file)
+    log_of(file).write_bytes(b"not a log " * 1000)
+
+
+def a_folder_in_its_place(file: Path) -> None:
+    file.mkdir()
+
+
 def deleted_database(file: Path) -> None:
     crashed(file)
     file.unlink()

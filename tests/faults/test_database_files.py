@@ -37,6 +37,12 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
         r"write-ahead log .*jobsvc\.db-wal is gone.*jobsvc db check --accept-missing-wal .*jobsvc\.db",
     ),
     (
+        files.emptied_log,
+        r"write-ahead log .*jobsvc\.db-wal was emptied or overwritten.* move it away and .*--accept-missing-wal ",
+    ),
+    (files.overwritten_log, r"write-ahead log .*jobsvc\.db-wal was emptied or overwritten"),
+    (files.a_folder_in_its_place, r"is no file; move it away"),
+    (
         files.deleted_database,
         r"is missing, but its write-ahead log .*jobsvc\.db-wal is there; put the database back",
     ),

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
 from jobsvc.http.api import Api, build_site
-from jobsvc.http.auditing import ANCHOR_S, GATHER_S, WINDOW_REFUSALS, WINDOW_S, AuditTrail
+from jobsvc.http.auditing import AGAIN_S, ANCHOR_S, GATHER_S, WINDOW_REFUSALS, WINDOW_S, AuditTrail
 from jobsvc.model.audit import Entry, Head
 from jobsvc.store.audit_check import AuditReport, check
 from jobsvc.store.audit_file import AuditFile
@@ -194,6 +194,27 @@ def test_records_wait_while_the_disk_is_full(house: Audited, monkeypatch: pytest
     house.after(10)
     assert len(house.records()) == 2
     assert check_of(house).ok
+
+
+def test_a_full_disk_is_not_asked_without_a_pause(house: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F32: however long it lasts. What is to be flushed by then is overdue, and waits for the next try too."""
+    tries: list[int] = []
+
+    def full(fd: int, data: bytes) -> int:
+        tries.append(len(data))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    house.submit()
+    house.after(GATHER_S)  # written, and not flushed yet
+    with monkeypatch.context() as patched:
+        patched.setattr("jobsvc.store.audit_file.os.write", full)
+        house.submit()
+        house.after(GATHER_S)
+        for _ in range(6 * int(AGAIN_S)):
+            house.after(1)
+    assert 1 < len(tries) <= 7
+    house.after(AGAIN_S)
+    assert len(house.records()) == 2
 
 
 def test_records_beyond_the_bound_are_counted(house: Audited, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from twisted.internet import protocol
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
+from jobsvc.model.clock import time_text
 from jobsvc.store.threaded import ThreadedStore
 from tests.http.house import House
 from tests.http.wire import TOKEN, Reply
@@ -73,6 +74,33 @@ def test_another_body_is_422(house: House) -> None:
     assert out[1]["problem"]["code"] == "key_reused"
     assert "id" in out[2]
     assert send(house, "k").json()["id"] == job["id"]
+
+
+@pytest.mark.parametrize("moment", ["expires_at", "delay_s"])
+def test_a_replay_that_comes_after_the_end_of_its_job(house: House, moment: str) -> None:
+    """B47: its first try was in time. What nobody knows of is refused, and is not stored."""
+    soon = time_text(house.now_us() + 10_000_000)
+    body = {"task": "echo", "expires_at": soon} | ({"delay_s": 5} if moment == "delay_s" else {})
+    line, other = (msgspec.json.encode({**body, "key": key}) for key in ("k", "other"))
+    typed = {"Content-Type": "application/x-ndjson"}
+    job = house.ask("POST", "/v1/jobs", body, {"Idempotency-Key": "k"}).json()
+    house.after(6 if moment == "delay_s" else 11)
+
+    again = house.ask("POST", "/v1/jobs", body, {"Idempotency-Key": "k"})
+    assert (again.status, again.json()["id"]) == (200, job["id"])
+    for query in ("", "?atomic=1"):
+        out = house.ask("POST", f"/v1/jobs/bulk{query}", raw=line + b"\n" + line, headers=typed).lines()
+        assert [answer["id"] for answer in out] == [job["id"]] * 2
+    out = house.ask("POST", "/v1/jobs/bulk", raw=line + b"\n" + other, headers=typed).lines()
+    assert (out[0]["id"], out[1]["problem"]["errors"][0]["pointer"]) == (job["id"], "/expires_at")
+    whole = house.ask("POST", "/v1/jobs/bulk?atomic=1", raw=line + b"\n" + other, headers=typed)
+    assert (whole.status, whole.json()["errors"][0]["pointer"]) == (422, "/2/expires_at")
+    late = house.ask("POST", "/v1/jobs", body, {"Idempotency-Key": "other"})
+    assert (late.status, late.json()["errors"][0]["pointer"]) == (422, "/expires_at")
+    assert house.ask("POST", "/v1/jobs", body).status == 422
+    reused = house.ask("POST", "/v1/jobs", {**body, "priority": 1}, {"Idempotency-Key": "k"})
+    assert reused.json()["code"] == "key_reused"
+    assert [row["id"] for row in house.ask("GET", "/v1/jobs").json()["jobs"]] == [job["id"]]
 
 
 def test_an_upload_has_no_key(house: House) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +31,31 @@ class Kernel:
         queue, self.queue = self.queue, []
         for call in queue:
             call()
+
+
+def test_a_signal_after_the_stop_is_no_end() -> None:
+    """F65: an operator who says it once more while the interpreter ends does not make a clean stop look killed."""
+    program = """
+import os, signal, sys
+from jobsvc.runtime.ending import Ending
+
+class Reactor:
+    _exitSignal = signal.SIGTERM
+    def addSystemEventTrigger(self, phase, event, call):
+        self.call = call
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)  # the interpreter has given the signals back by now
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+reactor = Reactor()
+Ending(reactor).with_status(0)
+reactor.call()
+assert reactor._exitSignal is None
+sys.modules["late"] = Late()
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_what_comes_before_the_reactor_is_kept() -> None:

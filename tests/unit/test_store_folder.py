@@ -68,6 +68,35 @@ def test_what_stands_in_the_lock_keeps_nobody_out(tmp_path: Path, left: str) -> 
     made.release()
 
 
+def test_a_lock_file_that_was_removed_lets_nobody_in(tmp_path: Path) -> None:
+    """F39: nor does who is refused leave anything locked."""
+    first, second = folder(tmp_path), folder(tmp_path)
+    first.take()
+    (first.path / "lock").unlink()
+    with pytest.raises(FolderRefused, match="is in use by another jobsvc; stop it"):
+        second.take()
+    with holding(first.path) as daemon:
+        assert daemon is not None
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_the_endpoint_of_another_is_left_alone(tmp_path: Path) -> None:
+    """F37: when the folder was put away, and another daemon lives in a new one at its place."""
+    first = folder(tmp_path)
+    first.take()
+    first.publish("http://127.0.0.1:1", None)
+    first.path.rename(tmp_path / "away")
+    second = DataFolder(tmp_path / "data", "later", bytes)
+    second.take()
+    second.publish("http://127.0.0.1:2", None)
+    first.release()
+    assert (second.path / "endpoint.json").exists()
+    second.release()
+    assert not (second.path / "endpoint.json").exists()
+
+
 def test_who_is_kept_out_by_a_tool_is_told_by_which(tmp_path: Path) -> None:
     """Not by the daemon that was there before, which may long be dead."""
     (tmp_path / "data").mkdir()

@@ -44,6 +44,7 @@ UNFENCED = {
         [sql.CANCELLED_ORPHANS],
     ),
     "SHIFT_RETRIES": ("retrying, due at another moment: the wall clock was set", [sql.SHIFT_RETRIES]),
+    "SET_BACK": ("retrying, due earlier: the wall clock was set back between two daemons", [sql.SET_BACK]),
     "EXPIRE": ("waiting → expired", [sql.EXPIRE]),
     "ORPHANS_GONE": (
         "retrying, due earlier: the thread it waited for ended with its daemon",

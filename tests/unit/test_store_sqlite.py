@@ -14,6 +14,7 @@ from jobsvc.model.job import Job
 from jobsvc.ports import Append, Claim, Durability, JobFilter, Move
 from jobsvc.store import connection, rows, session, statements
 from jobsvc.store.connection import StoreRefused, open_reader
+from jobsvc.store.marks import Misplaced
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
 from jobsvc.store.sqlite import Call, SqliteStore
 from tests.contract.store_harness import MANY_BYTES, NOW, end_of, job_of, step_of
@@ -117,6 +118,22 @@ def test_a_refusal_in_a_group_leaves_the_others_whole(store: SqliteStore) -> Non
     assert (late, good) == ([False], [True])
     assert stored(store, submitted[0].job) == new
     assert len(store.reads.list(JobFilter()).jobs) == 2
+
+
+@pytest.mark.parametrize("name", ["jobsvc.db", "jobsvc.db-wal", ""])
+def test_nothing_is_accepted_into_a_file_that_nobody_will_find(tmp_path: Path, name: str) -> None:
+    """F37: the database, its log or their folder was taken away, or another put there, beside the daemon: fatal."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    store = open_store(folder / "jobsvc.db")
+    store.submit([job_of()])
+    place = folder / name
+    place.rename(tmp_path / "away")
+    with pytest.raises(Misplaced, match=r"jobsvc\.db(-wal)? was removed, or another"):
+        store.submit([job_of()])
+    (tmp_path / "away").rename(place)
+    store.submit([job_of()])
+    store.close()
 
 
 def test_a_failed_group_leaves_nothing(store: SqliteStore) -> None:
@@ -324,7 +341,7 @@ def folder(file: Path) -> None:
         (newer, "newer jobsvc"),
         (no_database, "no SQLite database"),
         (damaged, "damaged"),
-        (folder, "permissions"),
+        (folder, "no file"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
