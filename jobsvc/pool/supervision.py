@@ -22,12 +22,13 @@ from jobsvc.pool.command import CommandWorker
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.generation import Generation, ModuleLoadError
 from jobsvc.pool.guard import Guard
+from jobsvc.pool.launcher import Launcher, child_environment
 from jobsvc.pool.modules import Code, Modules, differences
 from jobsvc.pool.process import HostKind, Owner, Plan, WorkerProcess
 from jobsvc.pool.recycle import Recycler, Recycling
 from jobsvc.pool.rows import ModuleRow, WorkerRow, module_rows, worker_rows
 from jobsvc.pool.slot import Core, Slot
-from jobsvc.pool.spawn import Launcher, child_environment
+from jobsvc.pool.spawn import Spawner
 from jobsvc.pool.tree import rss_bytes
 from jobsvc.pool.usage import weight_of
 from jobsvc.ports import WorkerListener
@@ -112,9 +113,10 @@ class Pool:
         self._monotonic = monotonic
         self._now_us = now_us
         self._uniform = uniform
-        self._guard = Guard(reactor, clock, monotonic, boot, uniform)
+        spawner = Spawner(reactor)
+        self._guard = Guard(reactor, clock, spawner, monotonic, boot, uniform)
         self._launcher = Launcher(
-            reactor, clock, config.cwd, child_environment(environ, boot, config.worker_env), self._guard.sweep,
+            reactor, clock, spawner, config.cwd, child_environment(environ, boot, config.worker_env), self._guard.sweep,
             limits=config.limits, prefix=config.prefix,
         )  # fmt: skip
         self._command = CommandWorker(
