@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -101,16 +102,18 @@ class Spawner:
     def _work(self) -> None:
         while True:
             order = self._orders.get()
+            told: Callable[[], None]
             try:
                 pid = posix.spawn(order.argv, order.environment, order.descriptors)
             except Exception as error:  # noqa: BLE001 - nothing may end this thread; whoever asked is told all
                 refused = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
-                self._reactor.callFromThread(order.spawned.failed, refused)
+                told = partial(order.spawned.failed, refused)
             else:
-                self._reactor.callFromThread(_begun, order.spawned, pid)
                 if order.expendable:
-                    prefer(pid)
+                    prefer(pid)  # until it is told, nobody reaps it: the number is its own
+                told = partial(_begun, order.spawned, pid)
             posix.close(order.descriptors)
+            self._reactor.callFromThread(told)
 
 
 def _begun(spawned: Spawned, pid: int) -> None:
