@@ -17,7 +17,7 @@ from jobsvc.model.errors import Exit
 from jobsvc.pool import posix, tree
 from jobsvc.pool.descriptors import Inlet, IPoolReactor
 from jobsvc.pool.exits import exit_of
-from jobsvc.pool.spawn import Spawner
+from jobsvc.pool.spawn import OwnProcess, Spawner
 
 EXIT_DRAIN_S = 1.0
 """After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
@@ -47,7 +47,9 @@ class Child:
         self._on_ended = on_ended
         self._sweep = sweep
         self._end: Exit | OSError | None = None
-        self._asked: list[Callable[[int], None]] = []  # for when it runs
+        self._process: OwnProcess | None = None
+        self._asked: list[Callable[[], None]] = []  # for when it runs
+        self._killed = False
         self._swept = False
         self._inlets: list[Inlet] = []
         self._timer: IDelayedCall | None = None
@@ -68,29 +70,39 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it and its group to end."""
-        self._do(tree.terminate)
+        if self.pid is not None:
+            tree.terminate(self.pid)
+        elif self.alive:
+            self._asked.append(self.terminate)
 
     def kill(self) -> None:
-        """End it and all that it has started."""
-        self._do(tree.kill_tree)
+        """End it and all that it has started.
 
-    def _do(self, deed: Callable[[int], None]) -> None:
-        if self.pid is not None:
-            deed(self.pid)
-        elif self.alive:
-            self._asked.append(deed)
+        It does nothing more from now on; to find the others takes a walk through /proc, which a thread makes.
+        """
+        if self.pid is None:
+            if self.alive:
+                self._asked.append(self.kill)
+        elif not self._killed:
+            assert self._process is not None
+            self._killed = True
+            tree.stop(self.pid)
+            self._process.hold(tree.kill_tree)
 
     # -- what becomes of it
 
-    def started(self, pid: int) -> None:
+    def started(self, process: OwnProcess) -> None:
         """See `Spawned`."""
-        self.pid = pid
+        self._process, self.pid = process, process.pid
         self._on_started()
         for inlet in self._inlets:
             inlet.resume()
-        asked, self._asked = self._asked, []
-        for deed in asked:
-            deed(pid)
+        if self._asked:
+            self._clock.callLater(0, self._do_asked)
+
+    def _do_asked(self) -> None:
+        for deed in self._asked:
+            deed()
 
     def failed(self, error: OSError) -> None:
         """See `Spawned`."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from queue import SimpleQueue
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -23,13 +21,14 @@ from twisted.logger import Logger
 from jobsvc.model.crashpoints import crash
 from jobsvc.pool import posix
 from jobsvc.pool.oom import prefer
+from jobsvc.runtime.threads import LastingThread
 
 
 class Spawned(Protocol):
     """Who is told what becomes of a start; on the reactor, each at most once."""
 
-    def started(self, pid: int) -> None:
-        """It runs, and nobody has reaped it."""
+    def started(self, process: OwnProcess) -> None:
+        """It runs."""
 
     def failed(self, error: OSError) -> None:
         """There is no process; nothing else is told."""
@@ -68,8 +67,8 @@ class Spawner:
 
     def __init__(self, reactor: IReactorFromThreads) -> None:
         self._reactor = reactor
-        self._orders: SimpleQueue[Order] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._starts = LastingThread("jobsvc-spawn")
+        self._deeds = LastingThread("jobsvc-kill")
 
     def start(
         self,
@@ -93,60 +92,81 @@ class Spawner:
         """
         words, variables = posix.words_of(argv), posix.environment_of(environment)
         copies = posix.spare(descriptors)
-        self._orders.put(Order(words, variables, copies, spawned, expendable=expendable))
-        if self._thread is None:
-            # Its end would be the end of all it has started: it is never stopped, and ends with the process.
-            self._thread = threading.Thread(target=self._work, name="jobsvc-spawn", daemon=True)
-            self._thread.start()
+        order = Order(words, variables, copies, spawned, expendable=expendable)
+        self._starts.do(partial(self._make, order))
 
-    def _work(self) -> None:
-        while True:
-            order = self._orders.get()
-            told: Callable[[], None]
-            try:
-                pid = posix.spawn(order.argv, order.environment, order.descriptors)
-            except Exception as error:  # noqa: BLE001 - nothing may end this thread; whoever asked is told all
-                refused = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
-                told = partial(order.spawned.failed, refused)
-            else:
-                if order.expendable:
-                    prefer(pid)  # until it is told, nobody reaps it: the number is its own
-                told = partial(_begun, order.spawned, pid)
-            posix.close(order.descriptors)
-            self._reactor.callFromThread(told)
+    def _make(self, order: Order) -> None:
+        told: Callable[[], None]
+        try:
+            pid = posix.spawn(order.argv, order.environment, order.descriptors)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told all
+            refused = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            told = partial(order.spawned.failed, refused)
+        else:
+            if order.expendable:
+                prefer(pid)  # until it is told, nobody reaps it: the number is its own
+            told = partial(self._begun, order.spawned, pid)
+        posix.close(order.descriptors)
+        self._reactor.callFromThread(told)
 
-
-def _begun(spawned: Spawned, pid: int) -> None:
-    crash("CP6")
-    try:
-        spawned.started(pid)
-    finally:
-        Reaped(pid, spawned).register()
+    def _begun(self, spawned: Spawned, pid: int) -> None:
+        crash("CP6")
+        process = OwnProcess(pid, spawned, self._reactor, self._deeds)
+        try:
+            spawned.started(process)
+        finally:
+            process.register()
 
 
-class Reaped:
-    """A child of the daemon that Twisted's reaper waits for, as for those it has started itself."""
+class OwnProcess:
+    """A child of the daemon; Twisted's reaper waits for it, as for those it has started itself.
+
+    Args:
+        thread: for what is done to it while it is held.
+    """
 
     _log = Logger()
 
-    def __init__(self, pid: int, spawned: Spawned) -> None:
-        self._pid = pid
+    def __init__(
+        self, pid: int, spawned: Spawned, reactor: IReactorFromThreads, thread: LastingThread
+    ) -> None:
+        self.pid = pid
         self._spawned = spawned
+        self._reactor = reactor
+        self._thread = thread
+        self._holds = 0
+
+    def hold(self, deed: Callable[[int], None]) -> None:
+        """Do this with its number in a thread. It is not reaped until that is done, so the number stays its own."""
+        self._holds += 1
+        self._thread.do(partial(self._held, deed))
+
+    def _held(self, deed: Callable[[int], None]) -> None:
+        try:
+            deed(self.pid)
+        finally:
+            self._reactor.callFromThread(self._release)
+
+    def _release(self) -> None:
+        self._holds -= 1
+        self.reapProcess()
 
     def register(self) -> None:
         """Wait for it from now on; one that has ended already is reaped at once."""
-        registerReapProcessHandler(self._pid, self)
+        registerReapProcessHandler(self.pid, self)
 
     def reapProcess(self) -> None:
         """Twisted asks this when some child has ended: was it this one?"""
+        if self._holds:
+            return
         try:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             # Nobody else here waits for children. How it ended is not known, as with one that a stranger has killed.
-            self._log.failure("the end of process {pid} was taken", pid=self._pid, action="reap_failed")
-            pid, status = self._pid, int(signal.SIGKILL)
+            self._log.failure("the end of process {pid} was taken", pid=self.pid, action="reap_failed")
+            pid, status = self.pid, int(signal.SIGKILL)
         if pid:
-            unregisterReapProcessHandler(self._pid, self)
+            unregisterReapProcessHandler(self.pid, self)
             self.processEnded(status)
 
     def processEnded(self, status: int) -> None:

@@ -14,10 +14,11 @@ import pytest_twisted
 
 from jobsvc.model.errors import Exit
 from jobsvc.model.frames import Begin, Cancel, Items, Result, Returned
-from jobsvc.pool import posix
+from jobsvc.pool import posix, tree
+from jobsvc.pool.spawn import OwnProcess
 from jobsvc.ports import Death
 from tests.conftest import FlushFailures
-from tests.pool.harness import WAIT_S, FakeWorker, Record, alive, pause, spawner, start
+from tests.pool.harness import WAIT_S, FakeWorker, Record, alive, gone, pause, spawner, start
 from tests.pool.test_command import Engine
 
 Spawn = Callable[[Sequence[bytes], Sequence[bytes], Sequence[int]], int]
@@ -188,8 +189,8 @@ class Witness(Record):
         self.pid = 0
         self.statuses: list[int] = []
 
-    def started(self, pid: int) -> None:
-        self.pid = pid
+    def started(self, process: OwnProcess) -> None:
+        self.process, self.pid = process, process.pid
         self.happened()
 
     def failed(self, error: OSError) -> None:
@@ -227,6 +228,60 @@ async def test_an_end_that_another_has_taken_counts_as_a_kill(flush_failures: Fl
     await witness.until(lambda: witness.statuses)
     assert witness.statuses == [signal.SIGKILL]
     assert len(flush_failures(ChildProcessError)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_process_is_not_reaped_while_it_is_held() -> None:
+    """What a thread does to it cannot hit another one that has been given its number."""
+    witness = Witness()
+    spawner().start(["/bin/sleep", "600"], {}, [], witness)
+    await witness.until(lambda: witness.pid)
+    held, go = threading.Event(), threading.Event()
+
+    def deed(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        held.set()
+        assert go.wait(WAIT_S)
+
+    witness.process.hold(deed)
+    while not held.is_set():
+        await pause(0)
+    for _ in range(3):
+        witness.process.reapProcess()
+        await pause(0)
+    assert (witness.statuses, is_there(witness.pid)) == ([], True)
+    go.set()
+    await witness.until(lambda: witness.statuses)
+    assert (witness.statuses, is_there(witness.pid)) == ([signal.SIGKILL], False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_reactor_turns_while_a_tree_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many processes there are to look at. The one that was asked for does nothing more meanwhile."""
+    go = threading.Event()
+    walk = tree.tree_of
+
+    def slow_walk(root: int) -> list[tree.Process]:
+        assert go.wait(WAIT_S)
+        return walk(root)
+
+    monkeypatch.setattr(tree, "tree_of", slow_walk)
+    engine = Engine()
+    engine.define("sleep", "sh", "-c", "sleep 600 & echo $$; echo $!; wait")
+    engine.worker.send([start("sleep", executor="command")])
+    await engine.until(lambda: len(engine.items()) == 2)
+    root, child = map(int, engine.items())
+    assert engine.worker.kill(1, 1)
+    assert engine.worker.kill(1, 1), "asked twice"
+    while not tree.stopped(root):
+        await pause(0)
+    assert not engine.of(Result)
+    go.set()
+    result = await engine.result()
+    assert result.error is not None
+    assert result.error.kind == "cancelled"
+    await gone(root, child)
 
 
 def test_a_zero_byte_is_refused() -> None:
