@@ -20,6 +20,7 @@ from jobsvc.pool.descriptors import Inlet, IPoolReactor
 from jobsvc.pool.limits import UsageWatch
 from jobsvc.pool.oom import Counters, OomWatch
 from jobsvc.pool.spawn import Spawner
+from jobsvc.runtime.threads import LastingThread
 
 PACKAGE_DIR = Path(jobsvc.__path__[0]).resolve().parent
 """The folder in which the workers find this very package."""
@@ -84,7 +85,8 @@ class Launcher:
         self._sweep = sweep
         self.limits = limits
         self.prefix = tuple(prefix)
-        self.usage = UsageWatch(clock)
+        self._looks = LastingThread("jobsvc-usage")
+        self.usage = UsageWatch(clock, partial(self._looks.fetch, reactor))
         self.oom = OomWatch(clock, partial(Counters, anywhere=bool(prefix)))
 
     def mark_node(self, node: str) -> None:

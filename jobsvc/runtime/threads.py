@@ -115,6 +115,20 @@ class LastingThread:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
 
+    def fetch(
+        self, reactor: IReactorFromThreads, work: Callable[[], list[T]], told: Callable[[list[T]], None]
+    ) -> None:
+        """Do this work and tell what it found on the reactor; an empty list when it failed, which is logged."""
+
+        def call() -> None:
+            found: list[T] = []
+            try:
+                found = work()
+            finally:
+                reactor.callFromThread(told, found)
+
+        self.do(call)
+
     def _work(self) -> None:
         while True:
             call = self._calls.get()
