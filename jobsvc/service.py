@@ -41,10 +41,11 @@ from jobsvc.logs.takeover import Log
 from jobsvc.model.crashpoints import crash
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.places import TOKEN_CREDENTIAL, credential
+from jobsvc.pool.config import PoolConfig
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.recycle import Recycling
 from jobsvc.pool.rows import flaws, usable
-from jobsvc.pool.supervision import Pool, PoolConfig
+from jobsvc.pool.supervision import Pool
 from jobsvc.pool.watch import ModuleWatch
 from jobsvc.ports import Worker, WorkerKind
 from jobsvc.runtime.ending import Ending

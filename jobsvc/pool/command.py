@@ -1,7 +1,8 @@
 """F2: the `command` executor: a worker without a process of its own that starts one program for each attempt.
 
-To the engine it looks like any other worker. Programs are started one in each turn of the reactor, because a start
-costs it about a millisecond. What a program says and how it ends is `command_run`'s matter.
+To the engine it looks like any other worker. The next program is started when the last one runs: what waits here can
+still be given back, and a worker that is started meanwhile waits for one program at most. What a program says and how
+it ends is `command_run`'s matter.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from jobsvc.model.frames import Cancel, Credit, Message, Quit, Recall, Returned, Start
 from jobsvc.model.task import TaskSpec
 from jobsvc.pool.command_run import CommandRun
-from jobsvc.pool.spawn import Launcher
+from jobsvc.pool.launcher import Launcher
 from jobsvc.ports import Death, WorkerKind, WorkerListener
 from jobsvc.runtime.waiting import Waiters
 
@@ -50,6 +51,7 @@ class CommandWorker:
         self._runs: dict[Attempt, CommandRun] = {}
         self._offered = False  # the engine knows it
         self._next: IDelayedCall | None = None
+        self._starting: Attempt | None = None
         self._idle: Waiters[None] = Waiters()
 
     # -- ports.Worker
@@ -111,14 +113,13 @@ class CommandWorker:
     # -- attempts
 
     def _schedule(self) -> None:
-        if self._next is None and self._waiting:
+        if self._next is None and self._starting is None and self._waiting:
             self._next = self._launcher.clock.callLater(0, self._start_next)
 
     def _start_next(self) -> None:
         self._next = None
         if self._waiting:
             self._begin(self._waiting.popleft())
-            self._schedule()
 
     def _begin(self, start: Start) -> None:
         key = (start.no, start.epoch)
@@ -127,11 +128,19 @@ class CommandWorker:
             launcher=self._launcher,
             monotonic=self._monotonic,
             now_us=self._now_us,
+            on_started=lambda: self._runs_now(key),
             tell=self._tell,
             on_ended=lambda messages: self._ended(key, messages),
         )
         self._runs[key] = run
+        self._starting = key
         run.begin(self.tasks.get(start.task))
+
+    def _runs_now(self, key: Attempt) -> None:
+        """This one is not being started any more."""
+        if self._starting == key:
+            self._starting = None
+            self._schedule()
 
     def _tell(self, messages: Sequence[Message]) -> None:
         self._listener.worker_messages(self, messages)
@@ -139,6 +148,7 @@ class CommandWorker:
     def _ended(self, key: Attempt, messages: Sequence[Message]) -> None:
         self._runs.pop(key, None)
         self._tell(messages)
+        self._runs_now(key)
         if not self._runs:
             self._idle.fire(None)
 

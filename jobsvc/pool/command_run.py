@@ -19,11 +19,12 @@ from jobsvc.model.errors import Exit, JobError
 from jobsvc.model.frames import Again, Begin, Items, Log, Message, Result, Start
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import NO_LIMITS, CommandSpec, TaskSpec
-from jobsvc.pool import tree
+from jobsvc.pool.child import Child
 from jobsvc.pool.descriptors import Inlet
+from jobsvc.pool.exits import exit_within, exit_words
+from jobsvc.pool.launcher import Launcher
 from jobsvc.pool.limits import Over, ProgramLimits, launch_options, signalled
 from jobsvc.pool.lines import Lines, item_body, log_body
-from jobsvc.pool.spawn import Child, Launcher, exit_within, exit_words
 
 OUT_STREAM = "out"
 LOG_STREAM = "log"
@@ -64,6 +65,7 @@ class CommandRun:
     """See the module.
 
     Args:
+        on_started: told when the program runs.
         tell: takes messages of the attempt while it runs.
         on_ended: takes the last ones, the `Result` among them, once.
     """
@@ -77,6 +79,7 @@ class CommandRun:
         launcher: Launcher,
         monotonic: Callable[[], float],
         now_us: Callable[[], int],
+        on_started: Callable[[], None],
         tell: Callable[[Sequence[Message]], None],
         on_ended: Callable[[Sequence[Message]], None],
     ) -> None:
@@ -84,6 +87,7 @@ class CommandRun:
         self._launcher = launcher
         self._monotonic = monotonic
         self._now_us = now_us
+        self._on_started = on_started
         self._tell = tell
         self._on_ended = on_ended
         self._spec: CommandSpec | None = None
@@ -101,7 +105,7 @@ class CommandRun:
 
     def begin(self, task: TaskSpec | None) -> None:
         """Start the program; None: a reload has taken the task away."""
-        self._began_us, self._began = self._now_us(), self._monotonic()
+        self._count()
         spec = None if task is None else task.command
         if task is None or spec is None:
             self._end(JobError("rejected", message=f"{self._start.task} is no command any more"))
@@ -113,16 +117,26 @@ class CommandRun:
             argv = render_argv(spec.argv, self._arguments(spec.argv))
             self._child, self._flows[OUT_STREAM].inlet, self._flows[LOG_STREAM].inlet = launcher.start(
                 argv, self._printed_out, self._printed_err, self._exited,
-                mark=f"command-{self._start.no}-{self._start.epoch}",
+                on_started=self._started, mark=f"command-{self._start.no}-{self._start.epoch}",
                 options=("--subreaper", *launch_options(limits)), cwd=spec.cwd, env=_environment(self._start, spec.env),
             )  # fmt: skip
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))
         except OSError as error:
-            self._end(JobError("crashed", message=f"{spec.argv[0]} could not be started: {error}"))
-        else:
-            self._look = ProgramLimits(launcher.usage, self._child.pid, limits, self._is_over)
-            self._tell([Begin(self._start.no, self._start.epoch, self._began_us)])
+            self._end(self._not_started(error))
+
+    def _count(self) -> None:
+        """Its time counts from now."""
+        self._began_us, self._began = self._now_us(), self._monotonic()
+
+    def _started(self) -> None:
+        """The program runs."""
+        assert self._child is not None
+        assert self._child.pid is not None
+        self._count()
+        self._look = ProgramLimits(self._launcher.usage, self._child.pid, self._limits, self._is_over)
+        self._tell([Begin(self._start.no, self._start.epoch, self._began_us)])
+        self._on_started()
 
     def _arguments(self, argv: Sequence[str]) -> Mapping[str, ArgvValue]:
         """By placeholder; an array fills them in the order of their first use."""
@@ -162,14 +176,14 @@ class CommandRun:
     def cancel(self) -> None:
         """Ask the program and its group to end."""
         self._asked = True
-        if self._child is not None and self._child.alive:
-            tree.terminate(self._child.pid)
+        if self._child is not None:
+            self._child.terminate()
 
     def kill(self) -> None:
         """End it and all that it has started."""
         self._asked = True
-        if self._child is not None and self._child.alive:
-            tree.kill_tree(self._child.pid)
+        if self._child is not None:
+            self._child.kill()
 
     def _is_over(self, over: Over) -> None:
         if self._child is None or not self._child.alive:
@@ -178,12 +192,15 @@ class CommandRun:
             "{task} is killed: {words}", task=self._start.task, words=over.words, action="over_limit"
         )
         self._over = over
-        tree.kill_tree(self._child.pid)
+        self._child.kill()
 
     # -- its end
 
-    def _exited(self, end: Exit) -> None:
+    def _exited(self, end: Exit | OSError) -> None:
         assert self._spec is not None
+        if isinstance(end, OSError):
+            self._end(self._not_started(end))
+            return
         if self._look is not None:
             self._look.stop()
         if self._launcher.prefix and end.code not in self._spec.ok_codes:
@@ -202,6 +219,12 @@ class CommandRun:
             )
         else:
             self._end(self._died(end), again=self._again(end))
+
+    def _not_started(self, error: OSError) -> JobError:
+        """There is no process: nothing of the program has run."""
+        assert self._spec is not None
+        words = f"{self._spec.argv[0]} could not be started: {error}"
+        return JobError("cancelled" if self._asked else "crashed", message=words)
 
     def _again(self, end: Exit) -> Again | None:
         """What its exit code says about another try; a signal says nothing."""

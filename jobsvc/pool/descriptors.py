@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReactorFDSet, IReactorProcess, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,7 +22,7 @@ DRAIN_BYTES = 1024 * 1024
 """Most that `drain` takes: the largest pipe an unprivileged process can make; more would be written meanwhile."""
 
 
-class IPoolReactor(IReactorTime, IReactorFDSet, IReactorProcess):
+class IPoolReactor(IReactorTime, IReactorFDSet, IReactorFromThreads):
     """What the pool asks of a reactor; the real ones provide all of it."""
 
 

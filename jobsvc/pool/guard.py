@@ -6,21 +6,23 @@ kills all that this start of the daemon has left running; so no child may inheri
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
+from collections import deque
 from collections.abc import Callable
-from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorTime
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from jobsvc.model.errors import Exit
 from jobsvc.pool.backoff import Backoff
+from jobsvc.pool.child import Child, begin
 from jobsvc.pool.descriptors import IPoolReactor
-from jobsvc.pool.spawn import PACKAGE_DIR, exit_of, exit_words
+from jobsvc.pool.exits import exit_words
+from jobsvc.pool.launcher import PACKAGE_DIR
+from jobsvc.pool.spawn import Spawner
 from jobsvc.runtime.waiting import Waiters
 
 GUARD = PACKAGE_DIR / "jobsvc" / "worker" / "guard.py"
@@ -66,16 +68,18 @@ class Guard:
         self,
         reactor: IPoolReactor,
         clock: IReactorTime,
+        spawner: Spawner,
         monotonic: Callable[[], float],
         boot: str,
         uniform: Callable[[float, float], float],
     ) -> None:
         self._reactor = reactor
         self._clock = clock
+        self._spawner = spawner
         self._monotonic = monotonic
         self._boot = boot
         self._backoff = Backoff(uniform, RESTART_S)
-        self._transport: IProcessTransport | None = None
+        self._ears: Ears | None = None
         self._started = 0.0
         self._again: IDelayedCall | None = None  # the next start; in the end, the kill
         self._requests: dict[int, Request] = {}
@@ -87,7 +91,7 @@ class Guard:
     @property
     def pid(self) -> int | None:
         """Its process number while it runs."""
-        return None if self._transport is None else cast("int", self._transport.pid)
+        return None if self._ears is None else self._ears.child.pid
 
     def clear(self, node: str) -> Deferred[None]:
         """End what earlier starts on this data directory have left; starts the guard. Fires when nothing runs.
@@ -120,12 +124,12 @@ class Guard:
     def _quit(self) -> None:
         """Have one do the last sweep."""
         self._quit_tries -= 1
-        if self._transport is None:
+        if self._ears is None:
             self._start()
-        if self._transport is None:
+        if self._ears is None:
             self._gone.fire(None)
             return
-        self._transport.write(b"quit\n")
+        self._ears.tell(b"quit\n")
         self._again = self._clock.callLater(QUIT_S, self._kill)
 
     # -- commands
@@ -137,8 +141,8 @@ class Guard:
         request = Request(line, words, self._clock.callLater(ANSWER_S, self._overdue, number))
         assert request.answer is not None
         self._requests[number] = request
-        if self._transport is not None:
-            self._transport.write(line)
+        if self._ears is not None:
+            self._ears.tell(line)
         elif self._again is None:
             self._start()
         return request.answer
@@ -181,68 +185,99 @@ class Guard:
     def _start(self) -> None:
         self._again = None
         self._started = self._monotonic()
-        words = [sys.executable, "-I", "-S", str(GUARD), self._boot]
         try:
-            # No environment: it must not carry the marks by which it finds others. No `path`: see `Launcher.start`.
-            self._transport = self._reactor.spawnProcess(Ears(self), words[0], words, env={})
+            self._ears = Ears(self, self._reactor, self._clock, self._spawner, self._boot)
         except OSError:
             self._log.failure("the guard could not be started", action="guard_start_failed")
             if not self._stopping:
                 self._wait()
             return
         for request in self._requests.values():
-            self._transport.write(request.line)
+            self._ears.tell(request.line)
 
     def _wait(self) -> None:
         delay_s = self._backoff.next_s(self._monotonic() - self._started, blameless=False)
         self._again = self._clock.callLater(delay_s, self._start)
 
     def _kill(self) -> None:
-        if self._transport is not None:
-            try:
-                self._transport.signalProcess(signal.SIGKILL)
-            except ProcessExitedAlready:
-                return  # reaped; its end is about to be told
+        if self._ears is not None:
+            self._ears.child.kill()
 
     def said(self, text: bytes) -> None:
         """What it prints beside its answers: the traceback of a fault of its own."""
         self._log.error("the guard says: {text}", text=text.decode(errors="replace"), action="guard_said")
 
-    def ended(self, reason: Failure) -> None:
+    def ended(self, end: Exit | OSError) -> None:
         """It is gone. What was started before is covered by the next one, since marks are by boot."""
-        self._transport = None
+        self._ears = None
         if self._stopping:
             if self._again is not None and self._again.active():
                 self._again.cancel()
-            if self._quit_tries and not reason.check(ProcessDone):
+            if self._quit_tries and end != Exit(code=0):
                 self._quit()
             else:
                 self._gone.fire(None)
             return
-        self._log.error(
-            "the guard {words}: it is started again", words=exit_words(exit_of(reason)), action="guard_died"
-        )
+        words = f"could not be started: {end}" if isinstance(end, OSError) else exit_words(end)
+        self._log.error("the guard {words}: it is started again", words=words, action="guard_died")
         self._wait()
 
 
-class Ears(ProcessProtocol):
-    """What the guard's process says, line by line."""
+class Ears:
+    """The guard's process: what it is told and what it says, line by line.
 
-    def __init__(self, guard: Guard) -> None:
+    Raises:
+        OSError: no descriptor is to be had.
+    """
+
+    def __init__(
+        self, guard: Guard, reactor: IPoolReactor, clock: IReactorTime, spawner: Spawner, boot: str
+    ) -> None:
         self._guard = guard
         self._rest = b""
+        self._untold: deque[bytes] = deque()  # for which its pipe has had no room
+        theirs, self._wire = os.pipe()
+        os.set_blocking(self._wire, False)
+        self.child = Child(clock, _nothing, self._ended, lambda: succeed(None))
+        try:
+            # No environment: it must not carry the marks by which it finds others.
+            begin(
+                self.child, [sys.executable, "-I", "-S", str(GUARD), boot], {}, [theirs], self._heard, guard.said,
+                reactor=reactor, spawner=spawner, expendable=False,
+            )  # fmt: skip
+        except BaseException:
+            os.close(self._wire)
+            raise
+        finally:
+            os.close(theirs)
 
-    def outReceived(self, data: bytes) -> None:
-        """Answers."""
+    def tell(self, line: bytes) -> None:
+        """One command, which is less than a pipe takes at once."""
+        self._untold.append(line)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._untold:
+                os.write(self._wire, self._untold[0])
+                self._untold.popleft()
+        except BlockingIOError:
+            return  # its next answer makes room
+        except BrokenPipeError:
+            return  # its end is about to be told; the next one is asked again
+
+    def _heard(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             number, killed = map(int, line.split())
             self._guard.answered(number, killed)
+        self._write()
 
-    def errReceived(self, data: bytes) -> None:
-        """It should have nothing to say."""
-        self._guard.said(data)
+    def _ended(self, end: Exit | OSError) -> None:
+        """All it said has been read."""
+        os.close(self._wire)
+        self._guard.ended(end)
 
-    def processEnded(self, reason: Failure) -> None:
-        """It is reaped, and all it said has been read."""
-        self._guard.ended(reason)
+
+def _nothing() -> None:
+    """What it is told waits in its pipe."""

@@ -20,7 +20,7 @@ from jobsvc.model.task import Limits
 from jobsvc.pool.usage import Usage, fair_bytes, usage_of
 
 WATCH_S = 0.5
-"""Between two looks: a tree costs some 0.1 ms, and what grows by 1 GiB/s is 0.5 GiB over when it is seen."""
+"""Between two looks: a tree costs a thread some 0.1 ms, and what grows by 1 GiB/s is 0.5 GiB over when it is seen."""
 CPU_GRACE_S = 1.5
 """Over `cpu_s` until the tree is killed, where the kernel warns first by SIGXCPU: it counts whole seconds."""
 CPU_HARD_S = 5
@@ -47,14 +47,9 @@ def excess(limits: Limits, used: Usage, before: Usage, grace_s: float) -> Over |
     """The limit that an attempt has passed; `before`: what its tree had used when it began."""
     most = limits.max_rss
     if most is not None and used.rss_bytes > most:
-        rss = used.rss_bytes
-        if len(used.pids) > 1:  # children share much with their parents
-            rss = fair_bytes(used.pids) or rss
-        if rss > most:
-            base = f", {size_text(before.rss_bytes)} of it before it began" if before.rss_bytes else ""
-            return Over(
-                f"memory limit of {size_text(most)} (max_rss): it used {size_text(rss)}{base}", oom=True
-            )
+        base = f", {size_text(before.rss_bytes)} of it before it began" if before.rss_bytes else ""
+        rss = size_text(used.rss_bytes)
+        return Over(f"memory limit of {size_text(most)} (max_rss): it used {rss}{base}", oom=True)
     cpu_s = used.cpu_s - before.cpu_s
     if limits.cpu_s is not None and cpu_s > limits.cpu_s + grace_s:
         return Over(f"cpu limit of {limits.cpu_s} s (cpu_s): it used {cpu_s:.1f} s", oom=False)
@@ -86,20 +81,44 @@ def explain(error: JobError, limits: Limits) -> None:
 # -- the look -----------------------------------------------------------------------------------------------------
 
 
+class Look(NamedTuple):
+    """What is to be measured: the tree of `root`; above `most` resident bytes with a closer look at shared pages."""
+
+    root: int
+    most: int | None
+    judge: Callable[[Usage], None]
+
+
 class Looked(Protocol):
     """Something that is looked at twice a second."""
 
-    def look(self) -> None:
-        """Compare what it uses with its limits."""
+    def look(self) -> Look | None:
+        """What to measure now and who compares it with the limits; None = nothing."""
+
+
+def measured(root: int, most: int | None) -> Usage:
+    """What this tree uses. Runs on: a thread, since a tree can have grown to thousands."""
+    used = usage_of(root)
+    if most is not None and used.rss_bytes > most and len(used.pids) > 1:
+        # Children share much with their parents.
+        used = used._replace(rss_bytes=fair_bytes(used.pids) or used.rss_bytes)
+    return used
+
+
+Measures = Callable[[], list[Usage]]
+Fetch = Callable[[Measures, Callable[[list[Usage]], None]], None]
+"""Has a thread measure and tells what it found on the reactor; nothing when that failed."""
 
 
 class UsageWatch:
     """One timer for all that is watched; none while nothing is."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, fetch: Fetch) -> None:
         self._clock = clock
+        self._fetch = fetch
         self._watched: list[Looked] = []
         self._timer: IDelayedCall | None = None
+        self._measuring = False
 
     def add(self, looked: Looked) -> None:
         """Look at it from now on."""
@@ -118,8 +137,18 @@ class UsageWatch:
 
     def _tick(self) -> None:
         self._timer = self._clock.callLater(WATCH_S, self._tick)
-        for looked in tuple(self._watched):
-            looked.look()
+        looks = [(looked, look) for looked in self._watched if (look := looked.look()) is not None]
+        if not looks or self._measuring:
+            return
+        self._measuring = True
+
+        def told(used: list[Usage]) -> None:
+            self._measuring = False
+            for (looked, look), usage in zip(looks, used, strict=False):
+                if looked in self._watched:  # else it has ended meanwhile
+                    look.judge(usage)
+
+        self._fetch(lambda: [measured(look.root, look.most) for _, look in looks], told)
 
 
 # -- programs -----------------------------------------------------------------------------------------------------
@@ -156,9 +185,12 @@ class ProgramLimits:
         if limits.max_rss is not None or limits.cpu_s is not None:
             watch.add(self)
 
-    def look(self) -> None:
+    def look(self) -> Look:
         """See `Looked`."""
-        over = excess(self._limits, usage_of(self._root), NOTHING, CPU_GRACE_S)
+        return Look(self._root, self._limits.max_rss, self._judge)
+
+    def _judge(self, used: Usage) -> None:
+        over = excess(self._limits, used, NOTHING, CPU_GRACE_S)
         if over is not None:
             self.stop()
             self._over(over)

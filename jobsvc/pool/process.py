@@ -32,11 +32,13 @@ from jobsvc.model.frames import (
 from jobsvc.model.task import NO_LIMITS
 from jobsvc.pool import tree, usage
 from jobsvc.pool.channel import Channel
+from jobsvc.pool.child import Child
+from jobsvc.pool.exits import exit_within, exit_words
+from jobsvc.pool.launcher import PACKAGE_DIR, Launcher
 from jobsvc.pool.limits import Over
 from jobsvc.pool.mark import Mark
 from jobsvc.pool.printed import Printed
 from jobsvc.pool.pulse import Pulse
-from jobsvc.pool.spawn import PACKAGE_DIR, Child, Launcher, exit_within, exit_words
 from jobsvc.pool.worker_limits import WorkerLimits, own_limits
 from jobsvc.ports import Death, WorkerKind
 
@@ -164,10 +166,10 @@ class WorkerProcess:
     # -- life
 
     def start(self) -> None:
-        """Start the process.
+        """Start the process. One that is not to be had is told as an end.
 
         Raises:
-            OSError: none is to be had.
+            OSError: no descriptor is to be had; nothing is told.
         """
         launcher = self._launcher
         ours, theirs = socket.socketpair()
@@ -214,8 +216,8 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process number while it lives."""
-        return self._child.pid if self._child is not None and self._child.alive else None
+        """Its process number while it runs."""
+        return None if self._child is None else self._child.pid
 
     def _arm(self, seconds: float, call: Callable[[], None]) -> None:
         self._disarm()
@@ -350,7 +352,7 @@ class WorkerProcess:
         self._disarm()
         if self._child is not None and self._child.alive:
             self._fate = self._fate or fate
-            tree.kill_tree(self._child.pid)
+            self._child.kill()
 
     # -- what it may use
 
@@ -365,10 +367,10 @@ class WorkerProcess:
     def _limit(self, manifest: Manifest) -> None:
         defaults = self._launcher.limits
         own = own_limits(manifest.tasks, defaults)
-        if self.kind == "cpu" and self._child is not None and (own or defaults != NO_LIMITS):
+        if self.kind == "cpu" and self.pid is not None and (own or defaults != NO_LIMITS):
             self._limits = WorkerLimits(
                 self._launcher.usage,
-                root=self._child.pid, pids=self.code_pids, defaults=defaults, own=own, running=self._runs,
+                root=self.pid, pids=self.code_pids, defaults=defaults, own=own, running=self._runs,
                 over=self._is_over,
             )  # fmt: skip
 
@@ -403,7 +405,7 @@ class WorkerProcess:
                 self._arm(SILENT_EXIT_S, lambda: self.destroy("lost"))
         self._child.inlet_ended()
 
-    def _ended(self, end: Exit) -> None:
+    def _ended(self, end: Exit | OSError) -> None:
         self._pulse.stop()
         self._disarm()
         assert self._mark is not None
@@ -412,6 +414,12 @@ class WorkerProcess:
         self._finish_printed(attempt if self.kind == "cpu" else None)
         self._mark.close()
         self._mark = None
+        if isinstance(end, OSError):
+            self._log.error(
+                "no process for {worker}: {error}", worker=self.id, error=end, action="spawn_failed"
+            )
+            self._owner.ended(Death("exit", None))
+            return
         if self._launcher.prefix:
             end = exit_within(end)
         limit = None if self._limits is None else self._limits.ended(end, attempt)

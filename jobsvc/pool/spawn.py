@@ -1,279 +1,174 @@
-"""F2: starts processes through `worker/launch.py` and follows each to its last byte.
+"""F2: starts processes without holding up the reactor, and waits for their end on it.
 
-The end of a process is told once, after everything it printed or sent has been read: the exit status alone comes
-first, and output behind it would be lost. Workers and commands start the same way; what they say is not this module's
-matter.
+A start holds whoever makes it until the new process has begun its program (see `posix`), so one thread makes them all,
+in the order in which they were asked for. It lives as long as the daemon: the processes are to die with their parent,
+and the kernel takes the thread that made them for that. They are the daemon's own children all the same: the reactor
+reaps them, so on the reactor the number of one that has not been reaped cannot belong to another.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Protocol
 
-from msgspec import UNSET
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.process import registerReapProcessHandler, unregisterReapProcessHandler
+from twisted.logger import Logger
 
-import jobsvc
 from jobsvc.model.crashpoints import crash
-from jobsvc.model.environment import handed_on
-from jobsvc.model.errors import Exit
-from jobsvc.model.task import NO_LIMITS, Limits
-from jobsvc.pool import tree
-from jobsvc.pool.descriptors import Inlet, IPoolReactor
-from jobsvc.pool.limits import UsageWatch
-from jobsvc.pool.oom import Counters, OomWatch, prefer
-
-EXIT_DRAIN_S = 1.0
-"""After the exit, how long pipes may stay open: a process that was left behind can hold them for ever."""
-
-PACKAGE_DIR = Path(jobsvc.__path__[0]).resolve().parent
-"""The folder in which the workers find this very package."""
-LAUNCH = PACKAGE_DIR / "jobsvc" / "worker" / "launch.py"
-
-SIGNAL_STATUS = 128
-"""A shell adds it to the signal by which its child has ended."""
-
-BOOT_VARIABLE = "JOBSVC_BOOT"
-NODE_VARIABLE = "JOBSVC_NODE"
-WORKER_VARIABLE = "JOBSVC_WORKER"
-"""Marks of every process, however far from us: which start of the daemon, on which data directory, which worker or
-command it comes from. The guard finds by them what has left its tree."""
-MARK_VARIABLES = (BOOT_VARIABLE, NODE_VARIABLE, WORKER_VARIABLE)
-
-Sweep = Callable[[str], Deferred[None]]
-"""Ends all that carries the mark of one worker or command; fires when nothing of it runs any more."""
+from jobsvc.pool import posix
+from jobsvc.pool.oom import prefer
+from jobsvc.runtime.threads import LastingThread
 
 
-def child_environment(
-    environ: Mapping[str, str], boot: str, allowed: Sequence[str] | None = None
-) -> dict[str, str]:
-    """What of the daemon's environment its children get, with the mark of this start.
+class Spawned(Protocol):
+    """Who is told what becomes of a start; on the reactor, each at most once."""
 
-    Args:
-        allowed: see `handed_on`.
-    """
-    kept = handed_on(environ, allowed)
-    return {name: value for name, value in kept.items() if name not in MARK_VARIABLES} | {BOOT_VARIABLE: boot}
+    def started(self, process: OwnProcess) -> None:
+        """It runs."""
 
+    def failed(self, error: OSError) -> None:
+        """There is no process; nothing else is told."""
 
-def exit_of(reason: Failure) -> Exit:
-    """How a process ended, from what the reactor says of it."""
-    end = reason.value
-    if isinstance(end, ProcessTerminated) and end.signal is not None:
-        return _by_signal(end.signal)
-    assert isinstance(end, (ProcessDone, ProcessTerminated))
-    return Exit(code=end.exitCode or 0)
+    def exited(self, status: int) -> None:
+        """It has been reaped; the status is that of waitpid(2)."""
 
 
-def exit_within(end: Exit) -> Exit:
-    """How the program behind a launcher prefix ended: one that waits for it, as shells and bwrap do, tells a signal by
-    its own exit status.
-    """  # fmt: skip
-    if end.code is UNSET or not SIGNAL_STATUS < end.code < SIGNAL_STATUS + signal.NSIG:
-        return end
-    return _by_signal(end.code - SIGNAL_STATUS)
+class Order:
+    """One start: what is to run, with descriptors that are closed when it runs or could not be started."""
 
-
-def _by_signal(number: int) -> Exit:
-    # Only SIGKILL can have come from a kernel that ran out of memory; from here it looks like any other.
-    return Exit(signal=number, name=_signal_name(number), oom=None if number == signal.SIGKILL else False)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"  # a real-time signal
-
-
-def exit_words(end: Exit | None) -> str:
-    """The same for people."""
-    if end is None:
-        return "could not be started"
-    return f"was ended by {end.name}" if end.signal is not UNSET else f"exited with status {end.code}"
-
-
-class Child(ProcessProtocol):
-    """One process from its start to its last byte.
-
-    Args:
-        on_ended: called once: it is reaped, what it left behind is gone, and every inlet has ended.
-        sweep: ends what it left behind.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, on_ended: Callable[[Exit], None], sweep: Callable[[], Deferred[None]]
-    ) -> None:
-        self.pid = 0
-        self.exit: Exit | None = None
-        self._clock = clock
-        self._on_ended = on_ended
-        self._sweep = sweep
-        self._swept = False
-        self._inlets: list[Inlet] = []
-        self._timer: IDelayedCall | None = None
-        self._told = False
-
-    @property
-    def alive(self) -> bool:
-        """Not reaped: its number is still its own."""
-        return self.exit is None
-
-    def watch(self, inlet: Inlet) -> None:
-        """One more descriptor that must come to its end before the process counts as ended."""
-        self._inlets.append(inlet)
-
-    def connectionMade(self) -> None:
-        """It has been started."""
-        assert self.transport is not None
-        self.pid = self.transport.pid
-
-    def processExited(self, reason: Failure) -> None:
-        """It is reaped. What it left behind in its group goes too; what it wrote may still lie in the pipes."""
-        self.exit = exit_of(reason)
-        tree.kill_group(self.pid)
-        for inlet in self._inlets:
-            inlet.resume()  # what is left is bounded by the pipe, so no one need wait for credit
-        self._timer = self._clock.callLater(EXIT_DRAIN_S, self._cut)
-        self._sweep().addCallback(self._is_swept)
-
-    def inlet_ended(self) -> None:
-        """One of the inlets has come to its end."""
-        if self.exit is None or self._told or not self._swept or any(inlet.open for inlet in self._inlets):
-            return
-        self._told = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._on_ended(self.exit)
-
-    def _is_swept(self, _: None) -> None:
-        self._swept = True
-        self.inlet_ended()
-
-    def _cut(self) -> None:
-        for inlet in self._inlets:
-            inlet.drain()
-        for inlet in self._inlets:
-            inlet.close()
-
-
-class Launcher:
-    """Starts processes for one daemon.
-
-    Args:
-        cwd: where they start, and what relative folders are relative to.
-        env: what they inherit: see `child_environment`.
-        sweep: ends what one of them left behind.
-        limits: of tasks that say nothing.
-        prefix: words before every program.
-    """
+    __slots__ = ("argv", "descriptors", "environment", "expendable", "spawned")
 
     def __init__(
         self,
-        reactor: IPoolReactor,
-        clock: IReactorTime,
-        cwd: Path,
-        env: Mapping[str, str],
-        sweep: Sweep,
+        argv: Sequence[bytes],
+        environment: Sequence[bytes],
+        descriptors: Sequence[int],
+        spawned: Spawned,
         *,
-        limits: Limits = NO_LIMITS,
-        prefix: Sequence[str] = (),
+        expendable: bool,
     ) -> None:
-        self.reactor = reactor
-        self.clock = clock
-        self.cwd = cwd
-        self.env = dict(env)
-        self._marks = {BOOT_VARIABLE: self.env.pop(BOOT_VARIABLE)}
-        self._sweep = sweep
-        self.limits = limits
-        self.prefix = tuple(prefix)
-        self.usage = UsageWatch(clock)
-        self.oom = OomWatch(clock, partial(Counters, anywhere=bool(prefix)))
+        self.argv = argv
+        self.environment = environment
+        self.descriptors = descriptors
+        self.spawned = spawned
+        self.expendable = expendable
 
-    def mark_node(self, node: str) -> None:
-        """What is started from now on also carries the mark of this data directory."""
-        self._marks[NODE_VARIABLE] = node
+
+class Spawner:
+    """See the module.
+
+    Args:
+        reactor: where is told what becomes of a start.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        self._reactor = reactor
+        self._starts = LastingThread("jobsvc-spawn")
+        self._deeds = LastingThread("jobsvc-kill")
 
     def start(
         self,
         argv: Sequence[str],
-        on_out: Callable[[bytes], None],
-        on_err: Callable[[bytes], None],
-        on_ended: Callable[[Exit], None],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        spawned: Spawned,
         *,
-        mark: str,
-        options: Sequence[str] = (),
-        descriptors: Sequence[int] = (),
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> tuple[Child, Inlet, Inlet]:
-        """Start `argv`: the process and the inlets of its stdout and stderr. It reads /dev/null.
+        expendable: bool = True,
+    ) -> None:
+        """Start the program `argv[0]`, a path. Returns at once.
 
         Args:
-            mark: its own among all that this daemon starts; one word.
-            options: of launch.py.
-            descriptors: ours; the child has them as 3, 4, …
-            cwd: relative to the launcher's.
-            env: added to the launcher's.
+            environment: all of it.
+            descriptors: the program has copies of them as 0, 1, 2, …; the caller may close its own at once.
+            expendable: when memory runs out, the kernel is to take it before the daemon.
 
         Raises:
-            OSError: no process or descriptor is to be had.
+            OSError: no descriptor is to be had; nobody else is told.
+            ValueError: a word holds a zero byte.
         """
-        folder = self.cwd / (cwd or "")
-        change = [] if str(folder) == _here() else ["--chdir", str(folder)]
-        words = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(LAUNCH),
-            "--parent",
-            str(os.getpid()),
-            *change,
-            *options,
-            "--",
-            *self.prefix,
-            *argv,
-        ]
-        child = Child(self.clock, on_ended, lambda: self._sweep(mark))
-        theirs = [os.open(os.devnull, os.O_RDONLY)]
-        inlets: list[Inlet] = []
+        words, variables = posix.words_of(argv), posix.environment_of(environment)
+        copies = posix.spare(descriptors)
+        order = Order(words, variables, copies, spawned, expendable=expendable)
+        self._starts.do(partial(self._make, order))
+
+    def _make(self, order: Order) -> None:
+        told: Callable[[], None]
         try:
-            for on_bytes in (on_out, on_err):
-                read, write = os.pipe()
-                theirs.append(write)
-                inlets.append(Inlet(self.reactor, read, on_bytes, child.inlet_ended))
-                child.watch(inlets[-1])
-            # No `path`: with one, Twisted would fork the daemon instead of spawning.
-            self.reactor.spawnProcess(
-                child,
-                words[0],
-                words,
-                env=self.env | dict(env or {}) | self._marks | {WORKER_VARIABLE: mark},
-                childFDs=dict(enumerate((*theirs, *descriptors))),
-            )
-            crash("CP6")
-        except BaseException:
-            for inlet in inlets:
-                inlet.close()
-            raise
+            pid = posix.spawn(order.argv, order.environment, order.descriptors)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told all
+            refused = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            told = partial(order.spawned.failed, refused)
+        else:
+            if order.expendable:
+                prefer(pid)  # until it is told, nobody reaps it: the number is its own
+            told = partial(self._begun, order.spawned, pid)
+        posix.close(order.descriptors)
+        self._reactor.callFromThread(told)
+
+    def _begun(self, spawned: Spawned, pid: int) -> None:
+        crash("CP6")
+        process = OwnProcess(pid, spawned, self._reactor, self._deeds)
+        try:
+            spawned.started(process)
         finally:
-            for fd in theirs:
-                os.close(fd)
-        prefer(child.pid)
-        return child, inlets[0], inlets[1]
+            process.register()
 
 
-def _here() -> str | None:
-    """The daemon's folder; None when it has been removed under it."""
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        return None
+class OwnProcess:
+    """A child of the daemon; Twisted's reaper waits for it, as for those it has started itself.
+
+    Args:
+        thread: for what is done to it while it is held.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, pid: int, spawned: Spawned, reactor: IReactorFromThreads, thread: LastingThread
+    ) -> None:
+        self.pid = pid
+        self._spawned = spawned
+        self._reactor = reactor
+        self._thread = thread
+        self._holds = 0
+
+    def hold(self, deed: Callable[[int], None]) -> None:
+        """Do this with its number in a thread. It is not reaped until that is done, so the number stays its own."""
+        self._holds += 1
+        self._thread.do(partial(self._held, deed))
+
+    def _held(self, deed: Callable[[int], None]) -> None:
+        try:
+            deed(self.pid)
+        finally:
+            self._reactor.callFromThread(self._release)
+
+    def _release(self) -> None:
+        self._holds -= 1
+        self.reapProcess()
+
+    def register(self) -> None:
+        """Wait for it from now on; one that has ended already is reaped at once."""
+        registerReapProcessHandler(self.pid, self)
+
+    def reapProcess(self) -> None:
+        """Twisted asks this when some child has ended: was it this one?"""
+        if self._holds:
+            return
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            # Nobody else here waits for children. How it ended is not known, as with one that a stranger has killed.
+            self._log.failure("the end of process {pid} was taken", pid=self.pid, action="reap_failed")
+            pid, status = self.pid, int(signal.SIGKILL)
+        if pid:
+            unregisterReapProcessHandler(self.pid, self)
+            self.processEnded(status)
+
+    def processEnded(self, status: int) -> None:
+        """Twisted calls this when it was reaped by `registerReapProcessHandler`."""
+        self._spawned.exited(status)

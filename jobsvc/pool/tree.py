@@ -1,7 +1,8 @@
 """F2: /proc: which processes belong to an attempt, how to end all of them, what a worker weighs.
 
-Runs on the reactor on purpose: as long as the reactor has not reaped a process we started, its number cannot belong to
-another one. A walk costs 15 to 50 µs for each process of the machine and happens only when something is killed.
+As long as the reactor has not reaped a process we started, its number cannot belong to another one: what is done here
+to such a process is done on the reactor, or in a thread while the process is held (`spawn.OwnProcess`). A walk costs 15
+to 50 µs for each process of the machine, too long for the reactor, and happens only when something is killed.
 """
 
 from __future__ import annotations
@@ -79,12 +80,17 @@ def _below(root: int, children: Mapping[int, Sequence[int]]) -> list[int]:
     return order
 
 
+def stop(root: int) -> None:
+    """Have a process we started do nothing more, until it is continued or killed. `root` must not have been reaped."""
+    _signal(root, signal.SIGSTOP)
+
+
 def kill_tree(root: int) -> None:
     """End a process we started, with all that it started: stop everything, then kill leaves first and `root` last.
 
-    `root` must not have been reaped. What has left both the session and the tree is the guard's to find.
+    `root` must not be reaped meanwhile. Runs on: a thread. What has left session and tree is the guard's to find.
     """
-    _signal(root, signal.SIGSTOP)
+    stop(root)
     held: list[Process] = []
     for _ in range(SWEEPS_MAX):
         fresh = [process for process in tree_of(root) if process not in held]

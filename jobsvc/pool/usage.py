@@ -1,8 +1,9 @@
 """F2: /proc: what an attempt uses at this moment, with all that has descended from its process.
 
 Unlike the walk in `tree`, it looks only at the tree itself: some 60 µs for a process with two children, however many
-processes the machine has. So it may be asked for twice a second on the reactor. Who has left the tree is not seen; in
-a kernel without CONFIG_PROC_CHILDREN, that is everybody but the root.
+processes the machine has. A tree of thousands takes a tenth of a second and more, so the look that comes twice a second
+is a thread's (`limits.UsageWatch`); the reactor asks only of workers between two attempts. Who has left the tree is not
+seen; in a kernel without CONFIG_PROC_CHILDREN, that is everybody but the root.
 """
 
 from __future__ import annotations

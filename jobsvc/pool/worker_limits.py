@@ -31,6 +31,7 @@ from jobsvc.pool.limits import (
     CPU_GRACE_S,
     NOTHING,
     STACKS_BYTES,
+    Look,
     Over,
     UsageWatch,
     excess,
@@ -38,7 +39,7 @@ from jobsvc.pool.limits import (
     signalled,
     within,
 )
-from jobsvc.pool.usage import cpu_used_s, memory_of, open_descriptors, usage_of
+from jobsvc.pool.usage import Usage, cpu_used_s, memory_of, open_descriptors, usage_of
 
 Attempt = tuple[int, int]
 KINDS = (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
@@ -126,16 +127,21 @@ class WorkerLimits:
             if not self._standing:
                 self._watch.remove(self)
 
-    def look(self) -> None:
+    def look(self) -> Look | None:
         """See `Looked`."""
         attempt = self._running()
         if attempt is None:
-            return
-        used = usage_of(self._root)
+            return None
+        return Look(self._root, self.of(attempt).max_rss, lambda used: self._judge(attempt, used))
+
+    def _judge(self, attempt: Attempt, used: Usage) -> None:
+        """So much was used while this attempt ran."""
+        if self._running() != attempt:
+            return  # another one has begun meanwhile
         if attempt != self._seen:
             self._seen, self._before = attempt, used
         over = excess(self.of(attempt), used, self._before, CPU_GRACE_S if attempt == self._alone else 0.0)
-        if over is not None and self._running() == attempt:  # not the next one, which has just begun
+        if over is not None:
             self.stop()
             self._passed = over
             self._over(over)

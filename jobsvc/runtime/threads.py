@@ -1,13 +1,18 @@
-"""F1: a named, bounded pool of threads for blocking work. The reactor's own pool is not ours and is never used."""
+"""F1: threads for blocking work: a named, bounded pool, and a single one that lasts. The reactor's own pool is not ours
+and is never used.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
+from queue import SimpleQueue
 from typing import ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -88,3 +93,46 @@ class NamedPool:
                 self._pool.stop()
 
         return cast("Deferred[None]", Deferred.fromCoroutine(drain_and_join()))
+
+
+class LastingThread:
+    """One thread that makes calls in the order in which they come, started when first needed.
+
+    It lives as long as the process and does not keep that from ending. Who asks bounds how much waits.
+    """
+
+    _log = Logger()
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Make this call; what it raises is logged."""
+        self._calls.put(call)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+
+    def fetch(
+        self, reactor: IReactorFromThreads, work: Callable[[], list[T]], told: Callable[[list[T]], None]
+    ) -> None:
+        """Do this work and tell what it found on the reactor; an empty list when it failed, which is logged."""
+
+        def call() -> None:
+            found: list[T] = []
+            try:
+                found = work()
+            finally:
+                reactor.callFromThread(told, found)
+
+        self.do(call)
+
+    def _work(self) -> None:
+        while True:
+            call = self._calls.get()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - what one call does wrong is no matter of the next
+                self._log.failure("a call in {thread} failed", thread=self._name, action="thread_call_failed")

@@ -29,7 +29,7 @@ from collections.abc import Callable
 BOOT = b"JOBSVC_BOOT="
 NODE = b"JOBSVC_NODE="
 WORKER = b"JOBSVC_WORKER="
-"""The marks, as `pool/spawn.py` sets them: a start of a daemon, its data directory, one worker or command."""
+"""The marks, as `pool/launcher.py` sets them: a start of a daemon, its data directory, one worker or command."""
 
 AGAIN_S = 1.0
 """After the daemon's death, until the second look: a process that was being started has its mark by then."""
@@ -40,6 +40,8 @@ DEATH_S = 1.0
 LOOK_S = 0.002
 """Pause between two looks whether they have ended."""
 COMMAND_BYTES = 65_536
+STANDARD_MAX = 2
+"""The last of stdin, stdout and stderr."""
 
 Marks = frozenset[bytes]
 Wanted = Callable[[Marks], bool]
@@ -190,10 +192,21 @@ def answer(number: bytes, killed: int) -> None:
         return  # the daemon is gone; the end of the input comes next
 
 
+def close_others() -> None:
+    """Keep nothing open that its maker had open: a port, a file on a disk that is to be unmounted."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - as above
+        if int(name) > STANDARD_MAX:
+            try:
+                os.close(int(name))
+            except OSError:
+                continue  # it was that of the list itself
+
+
 def main() -> None:
     """Run as a script: out of reach of a terminal's signals and of those that ask politely."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    close_others()
     os.setsid()
     os.chdir("/")  # no file system is kept busy by who only watches
     [boot] = sys.argv[1:]

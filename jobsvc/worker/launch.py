@@ -7,9 +7,8 @@ what loads fast, so that it costs about 4 ms over a bare interpreter. It must no
               [--chdir DIR] -- PROGRAM [ARGUMENT]...
 
 In this order: own session, death with the parent, parent of orphaned descendants (`--subreaper`), default signals,
-limits, umask, folder, exec. Environment and descriptors are what it was given itself; `--channel` and `--mark` name
-descriptors that must survive the exec.
-`spawnProcess` has no hook for any of this.
+descriptors, limits, umask, folder, exec. The environment is what it was given itself; of the descriptors the program
+has the standard ones and those that `--channel` and `--mark` name. posix_spawn has no hook for most of this.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ SIGNALS = range(1, 32)
 SIG_SETMASK = 2
 SIGSET_BYTES = 128
 """Size of glibc's and musl's sigset_t."""
+
+STANDARD_MAX = 2
+"""The last of stdin, stdout and stderr."""
 
 EXIT_LAUNCH = 125
 """The launcher itself failed: a bad option, a limit that cannot be set, a folder that is not there."""
@@ -149,6 +151,19 @@ def default_signals(libc: ctypes.CDLL) -> None:
     libc.sigprocmask(SIG_SETMASK, ctypes.create_string_buffer(SIGSET_BYTES), None)
 
 
+def choose_descriptors(keep: list[int]) -> None:
+    """Beside the standard descriptors the program gets these alone: what else is open was not closed by a start."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - pathlib is slow to load
+        fd = int(name)
+        if fd > STANDARD_MAX and fd not in keep:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                continue  # it was that of the list itself
+    for fd in keep:
+        os.set_inheritable(fd, True)
+
+
 def become(plan: Plan) -> None:
     """Do what the plan says. Does not return.
 
@@ -163,8 +178,7 @@ def become(plan: Plan) -> None:
         if plan.subreaper:
             set_process(libc, PR_SET_CHILD_SUBREAPER, 1)
         default_signals(libc)
-        for fd in plan.keep:
-            os.set_inheritable(fd, True)
+        choose_descriptors(plan.keep)
         for text in plan.rlimits:
             apply_rlimit(text)
         if plan.umask is not None:

@@ -35,8 +35,9 @@ def daemon(wheel_env: WheelEnv, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def guard_of(daemon: Daemon) -> int | None:
-    """The pid of its guard."""
-    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    """The pid of its guard, whichever of its threads has started it."""
+    threads = Path(f"/proc/{daemon.pid}/task").glob("*/children")
+    children = [child for thread in threads for child in thread.read_text().split()]
     return next((int(pid) for pid in children if "guard.py" in command_line(int(pid))), None)
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -15,8 +16,9 @@ from twisted.internet.defer import Deferred, succeed
 
 from jobsvc.model.frames import Items, Log, Manifest, Message, Start
 from jobsvc.pool.descriptors import IPoolReactor
+from jobsvc.pool.launcher import PACKAGE_DIR, Launcher, Sweep, child_environment
 from jobsvc.pool.process import HostKind, Plan, WorkerProcess
-from jobsvc.pool.spawn import PACKAGE_DIR, Launcher, Sweep, child_environment
+from jobsvc.pool.spawn import Spawner
 from jobsvc.ports import Death
 from jobsvc.runtime.waiting import Waiters
 
@@ -40,9 +42,17 @@ def nothing_left(mark: str) -> Deferred[None]:
     return succeed(None)
 
 
+@cache
+def spawner() -> Spawner:
+    """One for all tests: its thread lives as long as they."""
+    return Spawner(reactor())
+
+
 def launcher(sweep: Sweep = nothing_left, **more: Any) -> Launcher:
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE_DIR), "JOBSVC_TOKEN": "secret"}
-    return Launcher(reactor(), reactor(), Path.cwd(), child_environment(environ, BOOT), sweep, **more)
+    return Launcher(
+        reactor(), reactor(), spawner(), Path.cwd(), child_environment(environ, BOOT), sweep, **more
+    )
 
 
 def start(task: str, no: int = 1, body: bytes = b"{}", executor: str = "process") -> Start:

@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.pool.guard import GUARD, Guard, GuardSilent
-from tests.pool.harness import BOOT, WAIT_S, FakeWorker, alive, gone, pause, reactor, start
+from tests.pool.harness import BOOT, WAIT_S, FakeWorker, alive, gone, pause, reactor, spawner, start
 
 EARLIER = "fedcba9876543210"
 
@@ -38,7 +38,7 @@ def below(pid: int) -> list[int]:
 
 @pytest_twisted.async_yield_fixture
 async def guard() -> AsyncIterator[Guard]:
-    made = Guard(reactor(), reactor(), time.monotonic, BOOT, lambda low, high: low)
+    made = Guard(reactor(), reactor(), spawner(), time.monotonic, BOOT, lambda low, high: low)
     yield made
     await made.stop().addTimeout(WAIT_S, reactor())
 
@@ -99,7 +99,7 @@ async def test_a_guard_that_dies_or_hangs_is_replaced(guard: Guard, monkeypatch:
 @pytest_twisted.ensureDeferred
 async def test_leaves_nothing_of_its_boot_at_its_end() -> None:
     """A clean stop: the last sweep takes what still carries the mark of this start."""
-    guard = Guard(reactor(), reactor(), time.monotonic, BOOT, lambda low, high: low)
+    guard = Guard(reactor(), reactor(), spawner(), time.monotonic, BOOT, lambda low, high: low)
     await guard.clear("n-1").addTimeout(WAIT_S, reactor())
     pid = guard.pid
     left = sleeper(worker="w-9")
@@ -115,7 +115,7 @@ async def test_a_guard_that_dies_is_replaced_for_the_last_sweep(
     monkeypatch: pytest.MonkeyPatch, *, while_stopping: bool
 ) -> None:
     """Killed just before the stop, or by it: what has left its tree is gone all the same at the end of a stop."""
-    made = Guard(reactor(), reactor(), time.monotonic, BOOT, lambda low, high: low)
+    made = Guard(reactor(), reactor(), spawner(), time.monotonic, BOOT, lambda low, high: low)
     await made.sweep("w-0").addTimeout(WAIT_S, reactor())
     left = sleeper()
     assert made.pid is not None

@@ -13,9 +13,10 @@ import pytest_twisted
 
 from jobsvc.model.frames import Begin, Message, Result
 from jobsvc.model.task import TaskSpec
+from jobsvc.pool.config import PoolConfig
 from jobsvc.pool.generation import ModuleLoadError
-from jobsvc.pool.spawn import PACKAGE_DIR
-from jobsvc.pool.supervision import Pool, PoolConfig
+from jobsvc.pool.launcher import PACKAGE_DIR
+from jobsvc.pool.supervision import Pool
 from jobsvc.ports import Death, Worker
 from tests.pool.harness import BOOT, WAIT_S, Record, alive, reactor, start
 

@@ -13,10 +13,11 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from jobsvc.model.frames import Result
+from jobsvc.pool.config import PoolConfig
+from jobsvc.pool.launcher import PACKAGE_DIR
 from jobsvc.pool.process import START_S
 from jobsvc.pool.recycle import LOOK_S, Recycling
-from jobsvc.pool.spawn import PACKAGE_DIR
-from jobsvc.pool.supervision import Pool, PoolConfig
+from jobsvc.pool.supervision import Pool
 from tests.pool.harness import BOOT, WAIT_S, pause, reactor, start
 from tests.pool.test_pool import Engine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from jobsvc.pool.limits import (
     STACKS_BYTES,
     WATCH_S,
     Over,
+    ProgramLimits,
     UsageWatch,
     excess,
     explain,
     launch_options,
+    measured,
     signalled,
     within,
 )
@@ -50,12 +53,36 @@ def test_memory_is_over_when_it_is_more_than_the_limit() -> None:
 def test_memory_of_several_is_counted_by_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their plain sum only says that it is worth a closer look."""
     shares = {"bytes": 90 * MIB}
-    monkeypatch.setattr(pool_limits, "fair_bytes", lambda pids: shares["bytes"])
     used = Usage([1, 2], 180 * MIB, 0.0)
-    assert excess(ALL, used, NOTHING, 0.0) is None
+    monkeypatch.setattr(pool_limits, "usage_of", lambda root: used)
+    monkeypatch.setattr(pool_limits, "fair_bytes", lambda pids: shares["bytes"])
+    assert excess(ALL, measured(1, ALL.max_rss), NOTHING, 0.0) is None
     shares["bytes"] = 110 * MIB
-    over = excess(ALL, used, NOTHING, 0.0)
+    over = excess(ALL, measured(1, ALL.max_rss), NOTHING, 0.0)
     assert over == Over("memory limit of 100 MiB (max_rss): it used 110 MiB", oom=True)
+    assert measured(1, None) == measured(1, 200 * MIB) == used
+
+
+def at_once(work: Callable[[], list[Usage]], told: Callable[[list[Usage]], None]) -> None:
+    """In the place of the thread that measures."""
+    told(work())
+
+
+def test_what_is_found_too_late_is_not_judged() -> None:
+    """A thread measures: whoever has ended meanwhile is left alone, and there is one look at a time."""
+    clock = Clock()
+    asked: list[Callable[[], None]] = []
+    watch = UsageWatch(clock, lambda work, told: asked.append(lambda: at_once(work, told)))
+    passed: list[Over] = []
+    tiny = Limits(max_rss=1)
+    first, _second = (ProgramLimits(watch, os.getpid(), tiny, passed.append) for _ in range(2))
+    clock.advance(WATCH_S)
+    clock.advance(WATCH_S)
+    (measure,) = asked
+    first.stop()
+    measure()
+    assert len(passed) == 1
+    assert clock.getDelayedCalls() == [], "the second was over its limit, and nothing is watched any more"
 
 
 def test_processor_time_counts_from_the_begin() -> None:
@@ -147,7 +174,7 @@ def made(watch: UsageWatch, defaults: Limits = NO_LIMITS, **own: Limits) -> Work
 
 def test_a_limit_is_taken_back_before_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     rlimits = Rlimits(monkeypatch)
-    limits = made(UsageWatch(Clock()), own=Limits(file_bytes=1000), vast=Limits(file_bytes=1 << 40))
+    limits = made(UsageWatch(Clock(), at_once), own=Limits(file_bytes=1000), vast=Limits(file_bytes=1 << 40))
     seen: list[Any] = []
     for task in ("other", "own", "own", "other", "vast", "other"):
         limits.before([start(task)])
@@ -159,7 +186,7 @@ def test_only_what_has_limits_of_use_is_looked_at(monkeypatch: pytest.MonkeyPatc
     """From the hand-over of such an attempt to its end, whichever it is; with defaults until the worker ends."""
     Rlimits(monkeypatch)
     clock = Clock()
-    watch = UsageWatch(clock)
+    watch = UsageWatch(clock, at_once)
     limits = made(watch, files=Limits(open_files=64), memory=Limits(max_rss=1 << 50))
     for end in (Result(1, 1, 0, 0.0, None, 0, b""), Returned([(1, 1)])):
         limits.before([start("files"), start("other")])
@@ -185,7 +212,7 @@ def test_a_worker_on_which_nothing_can_be_set_is_still_looked_at(
     rlimits = Rlimits(monkeypatch)
     rlimits.error = error
     clock = Clock()
-    limits = made(UsageWatch(clock), own=ALL)
+    limits = made(UsageWatch(clock, at_once), own=ALL)
     limits.before([start("own")])
     assert rlimits.soft[resource.RLIMIT_FSIZE] == 4000
     assert len(clock.getDelayedCalls()) == 1

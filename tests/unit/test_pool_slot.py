@@ -15,9 +15,11 @@ from jobsvc.model.errors import Exit, JobsvcError
 from jobsvc.model.frames import Manifest, Message, Pong
 from jobsvc.model.task import TaskSpec
 from jobsvc.pool.backoff import RESTART_BASE_S
+from jobsvc.pool.config import PoolConfig
 from jobsvc.pool.generation import ModuleLoadError
 from jobsvc.pool.process import HostKind, Owner, WorkerProcess
-from jobsvc.pool.supervision import Pool, PoolConfig, ReloadReport
+from jobsvc.pool.renewal import ReloadReport
+from jobsvc.pool.supervision import Pool
 from jobsvc.ports import Death, Worker, WorkerKind
 from tests.conftest import FlushFailures
 

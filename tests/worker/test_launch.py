@@ -44,6 +44,19 @@ def test_parent_of_its_orphans_when_asked(words: tuple[str, ...]) -> None:
     assert (done.stdout, done.returncode) == (f"{len(words)}\n", 0)
 
 
+def test_program_has_only_the_descriptors_that_are_named() -> None:
+    """Whatever else was left open when it was started."""
+    kept, other = os.pipe()
+    words = [sys.executable, "-I", "-S", str(LAUNCH), "--parent", str(os.getpid()), "--mark", str(kept)]
+    words += ["--", "sh", "-c", "cd /proc/$$/fd; echo *"]
+    done = subprocess.run(words, pass_fds=(kept, other), capture_output=True, text=True, check=True)
+    os.close(kept)
+    os.close(other)
+    shown = set(map(int, done.stdout.split()))
+    assert shown >= {0, 1, 2, kept}
+    assert other not in shown
+
+
 LIBC_SIGNALS = 0b11 << 31
 """Bits of signals 32 and 33: the C library keeps them; whoever started this run may have had them ignored."""
 
@@ -93,7 +106,8 @@ def test_kill_of_the_parent_kills_the_worker(tmp_path: Path) -> None:
     # The parent starts the worker, says its number, and waits for ever.
     parent_code = (
         "import os, subprocess, sys\n"
-        "words = [sys.executable, '-I', '-S', sys.argv[1], '--parent', str(os.getpid()), '--',\n"
+        "words = [sys.executable, '-I', '-S', sys.argv[1], '--parent', str(os.getpid()),\n"
+        "         '--channel', sys.argv[3], '--',\n"
         "         sys.executable, '-m', 'jobsvc.worker.cpu', '--config', sys.argv[2]]\n"
         "child = subprocess.Popen(words, pass_fds=[int(sys.argv[3])])\n"
         "print(child.pid, flush=True)\n"
