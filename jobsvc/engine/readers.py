@@ -107,12 +107,15 @@ class EventReader:
             except BaseException:
                 leave(growth)
                 raise
-            if page or stand is None or not self._follow or (stand.done and self._after >= stand.upto):
+            if page or stand is None:
                 leave(growth)
                 return page
             if self._after < stand.upto:
                 leave(growth)  # a whole page was filtered away: there is more to read at once
                 continue
+            if stand.done or not self._follow:
+                leave(growth)
+                return []
             await growth
 
     def _wanted(self, kind: str) -> bool:
