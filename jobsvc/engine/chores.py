@@ -120,6 +120,10 @@ class Chores:
         """How far the wall clock is ahead of the steady one."""
         return self._now_us() - int(self._clock.seconds() * 1e6)
 
+    def known_us(self) -> int:
+        """The wall clock, as if no step that is still to be noticed had been: what is counted from it moves with it."""
+        return int(self._clock.seconds() * 1e6) + self._offset_us
+
     async def _notice_step(self) -> None:
         step_us = self._offset() - self._offset_us
         self._offset_us += step_us

@@ -36,6 +36,7 @@ class Endings:
         dispatcher: Dispatcher,
         now_us: Callable[[], int],
         counters: Counter[tuple[str, ...]],
+        retry_us: Callable[[], int],
         on_due: Callable[[int], None],
         on_back: Callable[[str], None],
     ) -> None:
@@ -45,6 +46,7 @@ class Endings:
         self._dispatcher = dispatcher
         self._now_us = now_us
         self._counters = counters
+        self._retry_us = retry_us  # from when a backoff counts
         self._on_due = on_due
         self._on_back = on_back  # told, by tenant, of a job that waits again
 
@@ -67,7 +69,7 @@ class Endings:
             if verdict.to in FINAL:
                 ends.append((active, _settled(active, verdict, now)))
             else:
-                steps.append((active, _step(active, verdict, now)))
+                steps.append((active, _step(active, verdict, now, self._retry_us())))
         if ends:
             self._settle(ends)
         if steps:
@@ -172,8 +174,8 @@ def _settled(active: Active, verdict: Verdict, now: int) -> Settled:
     )  # fmt: skip
 
 
-def _step(active: Active, verdict: Verdict, now: int) -> Step:
-    """The write that sends a job back to waiting; numbers its event."""
+def _step(active: Active, verdict: Verdict, now: int, since: int) -> Step:
+    """The write that sends a job back to waiting, a delay counted from `since`; numbers its event."""
     job = active.job
     job.seq += 1
     active.revision += 1
@@ -183,7 +185,7 @@ def _step(active: Active, verdict: Verdict, now: int) -> Step:
     if due_at is not None:
         due_at = min(due_at, now + int(DURATION_MAX_S * 1e6))
     elif verdict.delay_s is not None:
-        due_at = now + int(verdict.delay_s * 1e6)
+        due_at = since + int(verdict.delay_s * 1e6)
     return Step(
         no=job.no, epoch=job.epoch, owner=job.owner or "", to=verdict.to, reason=verdict.reason, at=now, due_at=due_at,
         attempt=job.attempt if verdict.counted else job.attempt - 1, losses=job.losses + verdict.lost,

@@ -105,7 +105,8 @@ class Engine:
             self._dispatcher,
             now_us,
             self.counters,
-            lambda at: self._chores.due_at(at),  # noqa: PLW0108 - made a few lines below
+            lambda: self._chores.known_us(),  # noqa: PLW0108 - made a few lines below
+            lambda at: self._chores.due_at(at),  # noqa: PLW0108 - likewise
             self.quotas.back,
         )
         self._stops = Stops(

@@ -87,6 +87,20 @@ def test_a_backoff_keeps_its_seconds(rig: Rig, step_s: float) -> None:
         assert worker.has(job)
 
 
+@STEPS
+def test_a_backoff_that_begins_before_a_step_is_noticed_keeps_its_seconds(rig: Rig, step_s: float) -> None:
+    """It is not moved by a step that came before it."""
+    worker = rig.worker("io")
+    job = rig.submit("thumbnail", retries=1, backoff={"base_s": 90, "max_s": 90})
+    worker.begin(job)
+    rig.stepped_s = step_s
+    worker.fail(job)
+    rig.clock.pump([LOOK_S] * 2)
+    assert rig.state(job) == ("retrying", "retry")
+    rig.clock.pump([LOOK_S] * 2)
+    assert worker.has(job)
+
+
 def test_scheduled_jobs_follow_the_wall_clock_forward_once(rig: Rig) -> None:
     """Those whose moment was jumped over are queued, each once, soon after; the others wait on."""
     worker = rig.worker("io")

@@ -107,7 +107,7 @@ def results_that_come_late(folder: Path, source: Path, jobs: int = JOBS) -> list
 def evidence(folder: Path, source: Path, jobs: int) -> Evidence:
     """What the run said, as evidence of one life of a daemon."""
     from tests.torture.evidence import AttemptRow, Evidence, Hygiene, Row
-    from tests.torture.plan import JobSpec
+    from tests.torture.kinds import JobSpec
     from tests.torture.records import Effect, Line, Op
 
     environ = {**os.environ, "PYTHONPATH": str(source)}

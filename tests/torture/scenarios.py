@@ -6,9 +6,8 @@ Each writes history and effects as a random run does, and the same checks judge 
 from __future__ import annotations
 
 import sqlite3
-import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -18,9 +17,9 @@ from tests.torture.checks import check
 from tests.torture.checks.finding import Finding
 from tests.torture.evidence import FINAL
 from tests.torture.gather import gather, quiet
-from tests.torture.plan import JobSpec
+from tests.torture.kinds import JobSpec
 from tests.torture.records import Effect, History, Line, read_lines
-from tests.torture.sut import Sut
+from tests.torture.sut import DAY_S, Sut
 from tests.torture.wire import Wire
 
 QUIET_S: Final = 30.0
@@ -34,8 +33,6 @@ MOMENT_S: Final = 15.0
 LOOK_S: Final = 0.01
 HELD_S: Final = 2.5
 """How long the database is held: shorter than the daemon waits for a lock (5 s)."""
-HOUR_S: Final = 3600.0
-STEPPED: Final = Path(__file__).parent / "stepped"
 
 T = TypeVar("T")
 
@@ -43,8 +40,8 @@ T = TypeVar("T")
 class Stage:
     """A daemon with one client, and what happens on it."""
 
-    def __init__(self, folder: Path, source: Path, environ: Mapping[str, str] | None = None) -> None:
-        self.sut = Sut(folder, source, ("--cpu-workers", "4", "--drain-s", "3"), environ)
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.sut = Sut(folder, source, ("--cpu-workers", "4", "--drain-s", "3"))
         self._history_file = folder / "history"
         self.history = History(self._history_file)
         self.wire = Wire(self.sut, self.history, 0)
@@ -295,16 +292,13 @@ def thread_past_its_timeout(folder: Path, source: Path) -> list[Finding]:
 
 
 def clock_step(folder: Path, source: Path) -> list[Finding]:
-    """The wall clock is set forward by an hour while a job with a timeout runs: nothing happens."""
-    clock = folder / "clock"
-    clock.write_bytes(struct.pack("d", 0.0))
-    stage = Stage(folder, source, {"PYTHONPATH": str(STEPPED), "TORTURE_CLOCK": str(clock)})
+    """The wall clock is set forward by a day while a job with a timeout runs: nothing happens."""
+    stage = Stage(folder, source)
     try:
         job = stage.submit(spec("timed", "on_loop", "gate", timeouts={"run": 600}))
         # Once the daemon has an item of it, it knows that the job runs, and its timeout counts.
         stage.wait_for("item", lambda: stage.wire.raw("GET", f"/v1/jobs/{job}/streams/out?follow=0")[2])
-        with clock.open("r+b") as file:
-            file.write(struct.pack("d", HOUR_S))
+        stage.sut.set_clock(DAY_S)
         stage.pause(lambda: stage.wire.status(job).state != "running")
         stage.open("gate")
         stage.done(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,11 @@ LOOK_S: Final = 0.005
 ORPHANS_S: Final = 5.0
 """The promise: no process of a dead daemon is left after so long."""
 ORPHANS_LOOK_S: Final = 0.05
+
+DAY_S: Final = 86_400.0
+RUN_MAX_S: Final = 20 * 3600
+"""Moments of a longer run could not be told from those of a clock that is off."""
+STEPPED: Final = Path(__file__).parent / "stepped"
 
 _direct = build_opener(ProxyHandler({}))
 
@@ -55,12 +61,24 @@ class Sut:
         self.data_dir = folder / "data"
         self.log_file = folder / "daemon.log"
         self.effects_file = folder / "effects"
+        self.temporary = folder / "tmp"
+        """Where its processes put what is for a moment only."""
+        self.temporary.mkdir(exist_ok=True)
+        self.wal_bytes = 0
+        """The longest log that was found at the end of a life."""
         self.lives: list[Life] = []
         self.descriptors_ready = 0
         """How many the newest life had open when it was ready."""
         self.run = f"torture-{os.getpid()}-{folder.name}"
+        self._began_wall = _wall()
+        self._clock_file = folder / "clock"
+        self._clock_file.write_bytes(struct.pack("d", 0.0))
         self._source = source
-        self._environ = dict(environ or {})
+        self._environ = {
+            "PYTHONPATH": str(STEPPED),
+            "TORTURE_CLOCK": str(self._clock_file),
+            **(environ or {}),
+        }
         self._command = [
             str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "jobsvc",
             "--tasks", "torture_tasks", "--path", str(work), "--data-dir", str(self.data_dir),
@@ -111,6 +129,7 @@ class Sut:
             "PYTHONPATH": f"{before}:{self._source}" if before else str(self._source),
             LIFE: life,
             "TORTURE_EFFECTS": str(self.effects_file),
+            "TMPDIR": str(self.temporary),
         }
         if wish:
             environ[VARIABLE] = wish
@@ -124,6 +143,17 @@ class Sut:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
+
+    # -- its clock
+
+    def set_clock(self, off_s: float) -> None:
+        """What the daemon takes for the time of day is off by so much from now on; a day or nothing."""
+        with self._clock_file.open("r+b") as file:
+            file.write(struct.pack("d", off_s))
+
+    def true_wall(self, at: int) -> int:
+        """The true moment of one that the daemon has stamped: the clock is off by whole days, a run is shorter."""
+        return at + round((self._began_wall + RUN_MAX_S * 500_000 - at) / (DAY_S * 1e6)) * int(DAY_S * 1e6)
 
     def start(self, wish: str = "") -> bool:
         """A new life. True once it is ready; False when it has died before, as one with a `wish` may."""
@@ -174,6 +204,10 @@ class Sut:
     def stop(self) -> int:
         """SIGTERM and the exit status; one that hangs is killed."""
         self.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit status of one that was told to stop; one that hangs is killed."""
         if not self._waited(STOP_S):
             self.kill()
             return -signal.SIGKILL
@@ -216,6 +250,8 @@ class Sut:
         if life.ended is not None:
             return
         life.ended, life.status = monotonic_ns(), self.process.returncode
+        wal = self.data_dir / "jobsvc.db-wal"
+        self.wal_bytes = max(self.wal_bytes, wal.stat().st_size if wal.exists() else 0)
         life.how = "failed" if how == "crashed" and life.status != -signal.SIGKILL else how
         self._publish(None)
         watch = threading.Thread(

@@ -15,7 +15,7 @@ from tests.torture.records import Deed
 from tests.torture.report import GREEN, KEPT, VIOLATED, VOID, Report, keep, report_of
 from tests.torture.test_checks import good
 
-MANY = 500
+MANY = 1_500
 
 
 def judged(evidence: Evidence, findings: list[Finding] | None = None, trouble: Any = ()) -> Report:
@@ -73,6 +73,12 @@ def test_a_seed_draws_one_plan() -> None:
     plan = draw(3, MANY, 50)
     assert (len(plan.jobs), plan.planned_kills) == (MANY, 50)
     assert len({job.mark for job in plan.jobs}) == MANY
-    assert {deed.kind for deed in plan.deeds} == set(get_args(DeedKind))
+    assert {deed.kind for deed in plan.deeds} == set(get_args(DeedKind)) - {"full_disk"}
+    assert {deed.kind for deed in draw(3, MANY, 50, small_disk=True).deeds} == set(get_args(DeedKind))
     tasks = {job.task for job in plan.jobs}
-    assert tasks >= {"on_process", "on_thread", "on_loop", "program", "once", "flaky", "leaver"}
+    assert tasks == {
+        "on_process", "on_thread", "on_loop", "program", "once", "flaky", "leaver", "deaf", "deaf_thread", "crash",
+        "flood", "hog", "secretive",
+    }  # fmt: skip
+    assert {job.upload for job in plan.jobs} == {None, "bulk", "atomic"}
+    assert {job.cancel for job in plan.jobs} == {None, "polite", "deadline", "now"}
