@@ -18,11 +18,11 @@ from random import SystemRandom
 from tempfile import mkdtemp
 
 from tests.faults.files import tmpfs
-from tests.torture.plan import draw
-from tests.torture.progress import Progress, estimate
+from tests.torture.plan import DeedKind, draw
+from tests.torture.progress import Progress, clock, estimate
 from tests.torture.report import GREEN, VOID, keep
 from tests.torture.run import CLIENTS, Run
-from tests.torture.sut import ROOT
+from tests.torture.sut import ROOT, RUN_MAX_S
 
 REPORTS = ROOT / "build" / "torture"
 
@@ -59,10 +59,19 @@ def main(words: list[str] | None = None) -> int:
         "--small-disk", type=int, default=None, metavar="MIB",
         help="hold the data in a memory disk of this size, which the nemesis fills now and then; needs root",
     )  # fmt: skip
+    parser.add_argument(
+        "--few-descriptors", action="store_true", help="leave the daemon without descriptors now and then"
+    )
     parser.add_argument("--keep-data", action="store_true", help="leave the data of a green run where it is")
     given = parser.parse_args(words)
     seed = SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
-    plan = draw(seed, given.jobs, given.kills, small_disk=given.small_disk is not None)
+    more: list[DeedKind] = ["full_disk"] if given.small_disk is not None else []
+    more += ["few_descriptors"] if given.few_descriptors else []
+    plan = draw(seed, given.jobs, given.kills, more)
+    if plan.load_s > RUN_MAX_S:
+        parser.error(
+            f"--kills {given.kills} takes {clock(plan.load_s)}, at most {clock(RUN_MAX_S)}: give fewer"
+        )
     sys.stderr.write(f"{estimate(plan)}\n")
     # On a real disk: in memory, a flush would cost nothing.
     REPORTS.mkdir(parents=True, exist_ok=True)

@@ -53,16 +53,22 @@ class _Page(msgspec.Struct):
     next: str | None
 
 
-def quiet(sut: Sut, history: History, wait_s: float, busy: Callable[[], object] = lambda: False) -> bool:
+def quiet(
+    sut: Sut,
+    history: History,
+    wait_s: float,
+    busy: Callable[[], object] = lambda: False,
+    enough: Callable[[], object] = lambda: False,
+) -> bool:
     """Wait until no job is left to do. False when there still are some at the end of the time.
 
-    `busy`: whether clients still have something to do to jobs.
+    `busy`: whether clients still have something to do to jobs; `enough`: whether to wait no longer.
     """
     wire = Wire(sut, history, -1)
     nobody = threading.Event()
     give_up_at = monotonic() + wait_s
     try:
-        while monotonic() < give_up_at:
+        while monotonic() < give_up_at and not enough():
             if busy():
                 nobody.wait(LOOK_S)
                 continue
@@ -121,12 +127,17 @@ def _put_together(
     return Evidence(
         specs={spec.mark: spec for spec in specs},
         ops=operations(read_lines(history_file, Line)),
-        effects=list(read_lines(sut.effects_file, Effect)),
+        effects=[_with_true_wall(line, sut) for line in read_lines(sut.effects_file, Effect)],
         lives=sut.lives,
         deeds=list(deeds),
         hygiene=hygiene,
         **read,
     )
+
+
+def _with_true_wall(effect: Effect, sut: Sut) -> Effect:
+    effect.wall = sut.true_wall(effect.wall)
+    return effect
 
 
 def _listing(sut: Sut, wire: Wire) -> list[Row]:

@@ -17,8 +17,10 @@ DELAYED_S: Final = 60.0
 """Of a job that a client moves forward by a PATCH: likewise."""
 SECRET: Final = "planted-8c1d5e"
 """How every secret of a run begins."""
-OVERDUE_S: Final = 2.0
-"""Longer than its timeout (0.3 s) and the grace that a process is given (1 s)."""
+OVERDUE_S: Final = 20.0
+"""Far longer than its timeout (0.3 s) and the grace that a process is given (1 s)."""
+OVERDUE_THREAD_S: Final = 4.0
+"""The same of a thread, which is not killed: so long its retry has to wait."""
 
 
 class JobSpec(msgspec.Struct, frozen=True):
@@ -106,8 +108,8 @@ def _cancelled(draw: _Draw) -> JobSpec:
 
 def _overdue(draw: _Draw) -> JobSpec:
     fields = {"timeouts": {"run": 0.3}, "retries": 1, "backoff": {"base_s": 0.1}}
-    task = draw.random.choice(("deaf", "deaf_thread"))
-    return draw.spec(task, fields, args={"seconds": OVERDUE_S}, ends=("failed",), errors=("timeout",))
+    task, seconds = draw.random.choice((("deaf", OVERDUE_S), ("deaf_thread", OVERDUE_THREAD_S)))
+    return draw.spec(task, fields, args={"seconds": seconds}, ends=("failed",), errors=("timeout",))
 
 
 def _program(draw: _Draw) -> JobSpec:
@@ -128,7 +130,8 @@ def _flood(draw: _Draw) -> JobSpec:
 
 
 def _hog(draw: _Draw) -> JobSpec:
-    return draw.spec("hog", ends=("failed",), errors=("crashed",))
+    # Whether it is stopped from outside or an allocation is refused to it first is a matter of moments.
+    return draw.spec("hog", ends=("failed",), errors=("crashed", "task_error"))
 
 
 def _secretive(draw: _Draw) -> JobSpec:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Final
 
-from tests.faults.files import fill
 from tests.torture.plan import DeedKind, DeedSpec
-from tests.torture.processes import descriptors_of, everyone, guard_of, send, workers_of
+from tests.torture.processes import descriptors_of, guard_of, send, workers_of
 from tests.torture.records import Deed
 from tests.torture.report import NOT_REACHED
 from tests.torture.sut import DAY_S, Sut
@@ -25,6 +27,10 @@ FROZEN_DAEMON_S: Final = 1.5
 SECOND_SIGTERM_S: Final = 0.1
 FEW_S: Final = 1.0
 FULL_S: Final = 1.0
+PIECE_BYTES: Final = 4096
+CLOCK_STEPPED: Final = b'"action":"clock_stepped"'
+NOTICED_NS: Final = 4_000_000_000
+LOOK_S: Final = 0.1
 SECOND_DAEMON_S: Final = 20.0
 """A second daemon on the same directory must have given up by then."""
 
@@ -156,18 +162,31 @@ class Nemesis:
         return True, f"{few} instead of {usual[0]}"
 
     def _step_clock(self, spec: DeedSpec) -> tuple[bool, str]:
-        """A day back, and the next time forward again. Never ahead of the true one: jobs would wait for that day."""
-        self._clock_off_s = -DAY_S if self._clock_off_s == 0 else 0.0
+        """A day back, and the next time forward again. Never ahead of the true one: jobs would wait for that day.
+
+        The daemon is given the time to notice that it went back: one that dies before leaves its retries to wait for
+        the old time, so a step that nobody has noticed is taken back.
+        """
+        back = self._clock_off_s == 0
+        self._clock_off_s = -DAY_S if back else 0.0
+        steps = self._sut.logged(CLOCK_STEPPED)
         self._sut.set_clock(self._clock_off_s)
+        give_up_at = monotonic_ns() + NOTICED_NS
+        while back and self._sut.logged(CLOCK_STEPPED) == steps:
+            if monotonic_ns() > give_up_at:
+                self._clock_off_s = 0.0
+                self._sut.set_clock(0)
+                return True, "a day back, and taken back unnoticed"
+            self._nobody.wait(LOOK_S)
         return True, f"{self._clock_off_s:g} s"
 
     def _full_disk(self, spec: DeedSpec) -> tuple[bool, str]:
         """Nothing can be written for a while, and then again."""
-        ballast = fill(self._sut.data_dir, spec.number % 5 * 4096)
-        size = ballast.stat().st_size
+        ballast = self._sut.data_dir / "ballast"
+        taken = fill_up(ballast)
         self._nobody.wait(FULL_S)
         ballast.unlink()
-        return size > 0, f"{size} bytes taken"
+        return taken > 0, f"{taken} bytes taken"
 
     def _double_start(self, spec: DeedSpec) -> tuple[bool, str]:
         """The second one must end by itself, and say that it cannot."""
@@ -185,12 +204,35 @@ class Nemesis:
         return guard is not None and send(guard, signal.SIGKILL), f"guard {guard}"
 
     def _kill_everything(self, spec: DeedSpec) -> tuple[bool, str]:
-        """The daemon and all it has started, in one go, as by the kernel's hand: nobody is left to clean up."""
-        daemon = self._sut.pid
-        victims = [guard_of(daemon), *(p.pid for p in everyone(self._sut.life.name) if p.pid != daemon)]
-        for pid in (daemon, *victims):
-            if pid is not None:
-                send(pid, signal.SIGKILL)
-        self._sut.kill()
+        killed = kill_everything(self._sut)
         self._sut.start()
-        return True, f"{len(victims)} processes"
+        return True, f"{killed} processes"
+
+
+def fill_up(ballast: Path) -> int:
+    """Take what is left of a file system, while others write to it; how many bytes those were."""
+    taken = 0
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                os.posix_fallocate(file.fileno(), taken, PIECE_BYTES)
+                taken += PIECE_BYTES
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    return taken
+
+
+def kill_everything(sut: Sut) -> int:
+    """The daemon and all it has started, in one go, as by the kernel's hand: nobody is left to clean up.
+
+    What has left its tree for a session of its own lives on; the guard is among the dead.
+    """
+    daemon = sut.pid
+    workers = workers_of(daemon, sut.life.name)
+    victims = [daemon, guard_of(daemon), *(worker.pid for worker in workers)]
+    for pid in victims:
+        if pid is not None:
+            send(pid, signal.SIGKILL)
+    sut.kill(unguarded=True)
+    return len(victims)

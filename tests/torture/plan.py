@@ -31,10 +31,11 @@ KILL_WEIGHTS: Final[dict[DeedKind, int]] = {
     "kill_daemon": 8, "kill_everything": 2, "crash_point": 4, "kill_worker": 6,
 }  # fmt: skip
 OTHERS: Final[tuple[DeedKind, ...]] = (
-    "drain", "step_clock", "freeze_daemon", "stop_worker", "few_descriptors", "drain_twice", "double_start",
-    "kill_guard", "full_disk",
+    "drain", "step_clock", "freeze_daemon", "stop_worker", "drain_twice", "double_start", "kill_guard",
 )  # fmt: skip
-"""In turn. `full_disk` needs a disk of a size of its own: without one it is left out."""
+"""In turn. On demand come `full_disk`, which needs a disk of a size of its own, and `few_descriptors`: a program that
+the daemon has no descriptor to start fails its job, which the checks call a violation.
+"""
 KILLS_TO_ONE_OTHER: Final = 2
 CRASHES: Final = (
     "CP1", "CP2", "CP3", "CP4", "CP5", "CP6", "CP7", "CP8", "CP9", "CP10", "CP12", "CP13", "CP15", "CP16",
@@ -79,12 +80,11 @@ class Plan(msgspec.Struct, frozen=True):
         return max(1.0, len(self.deeds) * MEAN_DEED_S)
 
 
-def draw(seed: int, jobs: int, kills: int, *, small_disk: bool = False) -> Plan:
-    """The plan of this seed."""
+def draw(seed: int, jobs: int, kills: int, more: Sequence[DeedKind] = ()) -> Plan:
+    """The plan of this seed; `more`: kinds of deeds that are done beside the usual ones."""
     random = Random(seed)
     drawn = [draw_job(random, f"{seed}-{i}", i) for i in range(jobs)]
-    others = [kind for kind in OTHERS if small_disk or kind != "full_disk"]
-    return Plan(seed, tuple(_batched(random, drawn)), tuple(_deeds(random, kills, others)))
+    return Plan(seed, tuple(_batched(random, drawn)), tuple(_deeds(random, kills, (*OTHERS, *more))))
 
 
 def _batched(random: Random, jobs: list[JobSpec]) -> Iterator[JobSpec]:

@@ -13,7 +13,9 @@ EVERY_S: Final = 30.0
 """Between two lines: a night gives about a thousand."""
 OPERATIONS_PER_S: Final = 150
 """Of all clients together, about; an operation is two lines of history."""
-LINE_BYTES: Final = 180
+LINE_BYTES: Final = 200
+OPERATION_BYTES: Final = 650
+"""Of memory, while the checks look at it."""
 LINES_OF_A_JOB: Final = 14
 """What a job says of itself, in the mean of all kinds."""
 DATA_BYTES: Final = 4_000
@@ -31,11 +33,14 @@ def clock(seconds: float) -> str:
 def estimate(plan: Plan) -> str:
     """About how long this plan takes and how much it writes, in one line."""
     seconds = plan.load_s + READ_S * len(plan.jobs)
-    lines = 2 * OPERATIONS_PER_S * plan.load_s + LINES_OF_A_JOB * len(plan.jobs)
+    operations = OPERATIONS_PER_S * plan.load_s
+    lines = 2 * operations + LINES_OF_A_JOB * len(plan.jobs)
+    memory_mib = operations * OPERATION_BYTES / (1 << 20)
     mib = (lines * LINE_BYTES + DATA_BYTES * len(plan.jobs)) / (1 << 20)
     return (
         f"seed {plan.seed}: {len(plan.jobs)} jobs, {len(plan.deeds)} deeds, {plan.planned_kills} of them kills;"
-        f" about {clock(seconds)} and {mib:.0f} MiB of disk. Ctrl-C ends it early, with a report of what was"
+        f" about {clock(seconds)}, {mib:.0f} MiB of disk and {memory_mib:.0f} MiB of memory."
+        " Ctrl-C ends it early, with a report of what was"
     )
 
 

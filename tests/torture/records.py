@@ -95,6 +95,8 @@ class Life(msgspec.Struct):
     """When it got SIGTERM."""
     asked_wall: int = 0
     ready_wall: int = 0
+    unguarded: bool = False
+    """Its guard was killed with it: what had left its tree lives until the next life has swept, before it is ready."""
     orphans_gone_s: float | None = None
     """How long processes that it had started outlived it."""
     orphans: list[str] = []

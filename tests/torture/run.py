@@ -18,7 +18,8 @@ from tests.torture.sut import Sut
 
 CLIENTS: Final = 8
 CPU_WORKERS: Final = 3
-DRAIN_S: Final = 3
+DRAIN_S: Final = 5
+DEEDS: Final = "deeds"
 LOAD_WAIT_S: Final = 60.0
 """After the last deed: until the last job has been acknowledged, beyond the time planned for it."""
 QUIET_S: Final = 120.0
@@ -37,8 +38,8 @@ class Run:
     def __init__(self, plan: Plan, folder: Path, source: Path, clients: int = CLIENTS) -> None:
         self._plan = plan
         self._began = monotonic()
-        self._phase = "deeds"
-        self._broken_off = False
+        self._phase = DEEDS
+        self.broken_off = self._impatient = False
         self._nemesis: Nemesis | None = None
         self._crowd: Crowd | None = None
         self._clients = clients
@@ -52,7 +53,8 @@ class Run:
 
     def break_off(self) -> None:
         """No more deeds and submits; what was done is looked at and reported, as a run that is void."""
-        self._broken_off = True
+        self.broken_off = True
+        self._impatient = self._phase != DEEDS  # whoever asks while all is waited for does not want to wait
         if self._nemesis is not None and self._crowd is not None:
             self._nemesis.enough.set()
             self._crowd.enough()
@@ -67,7 +69,7 @@ class Run:
             f"{self._phase}: {len(deeds)} of {len(plan.deeds)} deeds, {kills} kills, {len(self._sut.lives)} starts,"
             f" {self._crowd.acknowledged_jobs} of {len(plan.jobs)} jobs acknowledged"
         )
-        if deeds and self._phase == "deeds":
+        if deeds and self._phase == DEEDS:
             left_s = (monotonic() - self._began) / len(deeds) * (len(plan.deeds) - len(deeds))
             said += f", about {clock(left_s)} of deeds left"
         return said
@@ -89,7 +91,7 @@ class Run:
             sut, self._history, plan.jobs, self._clients, plan.load_s, plan.seed, nemesis.progress
         )
         crowd.start()
-        if self._broken_off:
+        if self.broken_off:
             self.break_off()
         nemesis.run()
         trouble = list(nemesis.trouble)
@@ -100,8 +102,8 @@ class Run:
         if not crowd.submitted.wait(plan.load_s + LOAD_WAIT_S):
             trouble.append("not all jobs could be submitted in time")
         most_s = QUIET_S + QUIET_PER_JOB_S * len(plan.jobs)
-        is_quiet = quiet(sut, self._history, most_s, lambda: crowd.left)
-        if self._broken_off:
+        is_quiet = quiet(sut, self._history, most_s, lambda: crowd.left, lambda: self._impatient)
+        if self.broken_off:
             trouble.append(f"broken off by hand in the {len(nemesis.deeds) + 1}th of {len(plan.deeds)} deeds")
         crowd.stop()
         trouble += crowd.trouble

@@ -23,7 +23,7 @@ from tests.torture.records import Life
 
 ROOT: Final = Path(__file__).parents[2]
 WORK: Final = Path(__file__).parent / "work"
-START_S: Final = 30.0
+START_S: Final = 70.0
 """Far longer than any start takes; what is not ready then never will be."""
 STOP_S: Final = 60.0
 LOOK_S: Final = 0.005
@@ -73,6 +73,7 @@ class Sut:
         self._began_wall = _wall()
         self._clock_file = folder / "clock"
         self._clock_file.write_bytes(struct.pack("d", 0.0))
+        self._log_from = 0
         self._source = source
         self._environ = {
             "PYTHONPATH": str(STEPPED),
@@ -134,6 +135,7 @@ class Sut:
         if wish:
             environ[VARIABLE] = wish
         with self.log_file.open("ab") as log:
+            self._log_from = log.tell()
             return subprocess.Popen(
                 self._command,
                 cwd=self.folder,
@@ -190,8 +192,9 @@ class Sut:
         url = urlsplit(endpoint["url"])
         return str(url.hostname), int(url.port or 0)
 
-    def kill(self) -> None:
-        """SIGKILL, as by a crash."""
+    def kill(self, *, unguarded: bool = False) -> None:
+        """SIGKILL, as by a crash; `unguarded`: the guard is dead as well."""
+        self.life.unguarded = unguarded
         self.process.kill()
         self.process.wait()
         self._over("killed")
@@ -227,10 +230,16 @@ class Sut:
             self.kill()
         for watch in self._watches:
             watch.join()
-        left = list(everyone(self.run))
+        left = list(everyone(f"{self.run}."))
         for process in left:
             send(process.pid, signal.SIGKILL)
         return [f"{process.pid}: {process.command}" for process in left]
+
+    def logged(self, word: bytes) -> int:
+        """How often a word stands in the log of the newest life."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_from)
+            return log.read().count(word)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last words of the daemon."""
@@ -270,15 +279,21 @@ class Sut:
         assert life.ended is not None
         nobody = threading.Event()
         while True:
-            left = list(everyone(life.name))
             passed_s = (monotonic_ns() - life.ended) / 1e9
+            over = self._swept_after(life, passed_s) if life.unguarded else passed_s > ORPHANS_S
+            left = list(everyone(life.name))
             if not left:
                 life.orphans_gone_s = passed_s
                 return
-            if passed_s > ORPHANS_S:
+            if over:
                 life.orphans = [f"{p.pid}: {p.command}" for p in left]
                 return
             nobody.wait(ORPHANS_LOOK_S)
+
+    def _swept_after(self, life: Life, passed_s: float) -> bool:
+        """Whether a later life is ready, or there will be none."""
+        later = self.lives[self.lives.index(life) + 1 :]
+        return any(each.ready is not None for each in later) or passed_s > START_S + ORPHANS_S
 
 
 def _wall() -> int:

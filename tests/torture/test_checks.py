@@ -192,6 +192,10 @@ def _open_end(evidence: Evidence) -> None:
     evidence.ops[5].seen.state = "running"
 
 
+def _told_to_be_gone(evidence: Evidence) -> None:
+    evidence.ops[4].seen.ranges, evidence.ops[4].seen.gaps = ((4, 5),), ((3, 3),)
+
+
 def _upload_in_part(evidence: Evidence) -> None:
     evidence.specs = {
         mark: JobSpec(mark, "on_process", {}, upload="atomic", batch="b", value=4) for mark in ("a", "c")
@@ -283,9 +287,10 @@ BAD: list[tuple[str, str, Callable[[Evidence], None]]] = [
     ("C10", "an accepted cancel that takes long", _slow_cancel),
     ("C11", "an attempt lost in a drain", _lost_in_a_drain),
     ("C11", "a stop with another status", _set("lives.1.status", 1)),
+    ("C11", "a stop that hangs", _set("lives.1.how", "killed")),
     ("C11", "a stop that takes long", _set("lives.1.ended", 60 * S)),
     ("C12", "never ready again", _set("lives.1.ready", None)),
-    ("C12", "ready very late", _set("lives.1.ready", 60 * S)),
+    ("C12", "ready very late", _set("lives.1.ready", 90 * S)),
     (
         "C12",
         "an attempt of an earlier life still running",
@@ -293,6 +298,7 @@ BAD: list[tuple[str, str, Callable[[Evidence], None]]] = [
     ),
     ("C13", "a number that said something else", _set("ops.3.seen.said", ((2, "another"),))),
     ("C13", "an event that is gone", _set("said.job-a", {2: "runs", 3: "queued", 5: "done"})),
+    ("C13", "numbers that nobody had", _told_to_be_gone),
     ("C13", "an end before the last event", _set("ops.4.seen.ranges", ((3, 4),))),
     ("C13", "an end by another state", _set("ops.4.seen.state", "failed")),
     ("C13", "a hole", _set("ops.4.seen.ranges", ((3, 3), (5, 5)))),

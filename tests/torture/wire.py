@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, Final, Literal, Protocol
 
 from tests.torture.kinds import JobSpec, Upload
@@ -16,6 +17,11 @@ READY_WAIT_S: Final = 20.0
 TIMEOUT_S: Final = 10.0
 """Of a reply; a stream breathes more often than that, see `EVENTS_S`."""
 EVENTS_S: Final = 20.0
+"""Without so much as a heartbeat."""
+HANGS_UP_S: Final = 10.0
+"""A stream is followed for so long at a time, then resumed: heartbeats keep that of a job that never ends alive, and it
+would hold its client for ever.
+"""
 DEFINITE_REFUSALS: Final = frozenset(
     (400, 401, 403, 404, 409, 410, 413, 415, 421, 422, 424, 429, 503, 504, 507)
 )
@@ -166,8 +172,12 @@ class Wire:
             reply = self._ask("GET", f"/v1/jobs/{job}/events", None, headers, EVENTS_S)
             status = reply.status
             if status == 200:
+                hangs_up_at = monotonic() + HANGS_UP_S
                 for event in _events(reply, form):
-                    seen.take(event)
+                    if event is not None:
+                        seen.take(event)
+                    if monotonic() > hangs_up_at:
+                        break
             else:
                 reply.read()
         except BROKEN as error:
@@ -269,14 +279,15 @@ def digest_of(event: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _events(reply: http.client.HTTPResponse, form: Form) -> Iterator[dict[str, Any]]:
-    """The events of a reply. Raises http.client.HTTPException when it is cut off."""
+def _events(reply: http.client.HTTPResponse, form: Form) -> Iterator[dict[str, Any] | None]:
+    """The events of a reply; None for a line that is none. Raises http.client.HTTPException when it is cut off."""
     before = b"data: " if form == "sse" else b""
     for line in reply:
         if line.startswith(before + b"{") and line.endswith(b"\n"):
             event = json.loads(line[len(before) :])
-            if isinstance(event, dict) and "kind" in event:
-                yield event
+            yield event if isinstance(event, dict) and "kind" in event else None
+        else:
+            yield None
 
 
 def data_of(text: bytes, job: dict[str, Any]) -> str | None:

@@ -65,6 +65,9 @@ def _meant(evidence: Evidence, op: Op, found: Finding) -> None:
             if now != digest:
                 what = "is not there any more" if now is None else "says something else in the end"
                 found.breaks(job=op.job, client=op.client, what=f"event {number} {what}", at=op.ended)
+    for first, last in op.seen.gaps:
+        # Only a job that says more than is kept may lose some of it, and of those none is followed.
+        found.breaks(job=op.job, client=op.client, what=f"{first} to {last} are said to be gone", at=op.ended)
     row = evidence.by_id.get(op.job)
     if row is None or not op.seen.ended:
         return
