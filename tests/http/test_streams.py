@@ -88,6 +88,22 @@ def test_from_kinds_streams_and_follow(house: House) -> None:
     assert {e["kind"] for e in only} == {"state"}
 
 
+def test_a_page_without_what_is_wanted_is_not_the_end(house: House) -> None:
+    """More output than is read at once lies before the outcome: who asks for states alone, without follow, gets it."""
+    job = house.submit()
+    start = house.worker.started[0]
+    line = "x" * 8_000
+    for _ in range(2 * limits.STREAM_READ_BYTES // len(line)):
+        house.worker.log(start, line)
+    target = f"/v1/jobs/{job['id']}/events?follow=0&kinds="
+    running = house.ask("GET", target + "state", headers=NDJSON).lines()
+    assert [event["data"]["state"] for event in running] == ["running"]
+    house.worker.succeed(start)
+    done = house.ask("GET", target + "state", headers=NDJSON).lines()
+    assert [event["data"]["state"] for event in done] == ["running", "succeeded"]
+    assert [e["kind"] for e in house.ask("GET", target + "end", headers=NDJSON).lines()] == ["end"]
+
+
 @pytest.mark.parametrize(("headers", "beat"), [({}, b":\n\n"), (NDJSON, b"\n")])
 def test_silence_is_filled_with_heartbeats(house: House, headers: dict[str, str], beat: bytes) -> None:
     """Every 15 s of silence, and only then."""

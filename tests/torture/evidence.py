@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import blake2b
@@ -12,8 +13,9 @@ import msgspec
 from msgspec import Raw
 
 from jobsvc.model.states import State
-from tests.torture.plan import JobSpec
+from tests.torture.kinds import JobSpec
 from tests.torture.records import Deed, Effect, Life, Op
+from tests.torture.wire import MOVED
 
 FINAL = frozenset(("succeeded", "failed", "cancelled", "expired"))
 
@@ -37,6 +39,8 @@ class Row(msgspec.Struct, gc=False):
     result: str | None
     error_kind: str | None
     digest: bytes
+    moved: bool = False
+    rerun_of: str | None = None
 
 
 class AttemptRow(msgspec.Struct, gc=False):
@@ -68,12 +72,16 @@ class Hygiene(msgspec.Struct):
     strange_files: list[str] = []
     log_troubles: list[str] = []
     wal_bytes: int = 0
+    secrets_found: list[str] = []
+    left_files: list[str] = []
     descriptors_ready: int = 0
     descriptors_quiet: int = 0
 
 
 class Evidence(msgspec.Struct, dict=True):
-    """See the module. `rows` and `again` are two readings of the whole listing; `quiet`: when no job was left to do."""
+    """See the module. `rows` and `again` are two readings of the whole listing; `said`: what the events of jobs that
+    were followed say in the end, by number.
+    """  # fmt: skip
 
     specs: dict[str, JobSpec] = {}
     ops: list[Op] = []
@@ -82,6 +90,7 @@ class Evidence(msgspec.Struct, dict=True):
     again: list[Row] = []
     attempts: dict[str, list[AttemptRow]] = {}
     states: dict[str, list[StateEvent]] = {}
+    said: dict[str, dict[int, str]] = {}
     lives: list[Life] = []
     deeds: list[Deed] = []
     hygiene: Hygiene = msgspec.field(default_factory=Hygiene)
@@ -129,32 +138,36 @@ def runs_of(effects: list[Effect]) -> list[list[Effect]]:
     return list(runs.values())
 
 
-def row_of(text: bytes) -> Row:
-    """A row of the listing, read with `include=args,result`."""
+def row_of(text: bytes, true_wall: Callable[[int], int]) -> Row:
+    """A row of the listing, read with `include=args,result`; `true_wall` undoes what the clock was set by."""
     job = msgspec.json.decode(text, type=_Listed)
     error = msgspec.json.decode(job.error)
     args = msgspec.json.decode(job.args)
     return Row(
         id=job.id, mark=args["mark"] if isinstance(args, dict) else "", task=job.task, executor=job.executor,
         state=job.state, reason=job.reason, revision=job.revision, epoch=job.epoch, attempt=job.attempt,
-        max_attempts=job.max_attempts, on_lost=job.on_lost, created=micros(job.created_at) or 0,
-        finished=micros(job.finished_at), result=bytes(job.result).decode() if job.state == "succeeded" else None,
+        max_attempts=job.max_attempts, on_lost=job.on_lost, created=true_wall(micros(job.created_at)),
+        finished=_moment(job.finished_at, true_wall),
+        result=bytes(job.result).decode() if job.state == "succeeded" else None,
         error_kind=None if error is None else error["kind"], digest=blake2b(text, digest_size=16).digest(),
+        moved=MOVED in job.labels, rerun_of=job.rerun_of,
     )  # fmt: skip
 
 
-def attempt_of(row: dict[str, Any]) -> AttemptRow:
+def attempt_of(row: dict[str, Any], true_wall: Callable[[int], int]) -> AttemptRow:
     """A row of `/attempts`."""
     error = row["error"]
     kind = None if error is None else error["kind"]
-    began, finished = micros(row["began_at"]), micros(row["finished_at"])
+    began, finished = _moment(row["began_at"], true_wall), _moment(row["finished_at"], true_wall)
     return AttemptRow(row["epoch"], row["attempt"], row["state"], began, finished, kind)
 
 
-def micros(text: str | None) -> int | None:
+def _moment(text: str | None, true_wall: Callable[[int], int]) -> int | None:
+    return None if text is None else true_wall(micros(text))
+
+
+def micros(text: str) -> int:
     """A moment of the API in microseconds."""
-    if text is None:
-        return None
     moment = datetime.fromisoformat(text).astimezone(UTC)
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
@@ -171,6 +184,8 @@ class _Listed(msgspec.Struct):
     attempt: int
     max_attempts: int
     on_lost: str
+    labels: dict[str, str]
+    rerun_of: str | None
     created_at: str
     finished_at: str | None
     result: Raw

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,21 +101,24 @@ def results_that_come_late(folder: Path, source: Path, jobs: int = JOBS) -> list
     """Play it on the `jobsvc` of a source, and let the checks judge."""
     from tests.torture.checks import check
 
-    return check(evidence(folder, source, jobs))
+    return check(evidence(run(folder, source, jobs)))
 
 
-def evidence(folder: Path, source: Path, jobs: int) -> Evidence:
-    """What the run said, as evidence of one life of a daemon."""
-    from tests.torture.evidence import AttemptRow, Evidence, Hygiene, Row
-    from tests.torture.plan import JobSpec
-    from tests.torture.records import Effect, Line, Op
-
+def run(folder: Path, source: Path, jobs: int) -> list[Played]:
+    """Play it on the `jobsvc` of a source."""
     environ = {**os.environ, "PYTHONPATH": str(source)}
     command = [sys.executable, __file__, str(folder / "late.db"), str(jobs)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
-    found = [msgspec.json.decode(line, type=Played) for line in done.stdout.splitlines()]
+    return [msgspec.json.decode(line, type=Played) for line in done.stdout.splitlines()]
+
+
+def evidence(found: Sequence[Played]) -> Evidence:
+    """What the run said, as evidence of one life of a daemon."""
+    from tests.torture.evidence import AttemptRow, Evidence, Hygiene, Row
+    from tests.torture.kinds import JobSpec
+    from tests.torture.records import Effect, Line, Op
 
     def effect(played: Played, epoch: int, what: Any, at: int) -> Effect:
         return Effect(what, played.mark, played.id, epoch, epoch, "", at, NOW + at, "returned")
@@ -142,14 +145,6 @@ def evidence(folder: Path, source: Path, jobs: int) -> Evidence:
             effect(played, 2, "end", 4),
         ]
     return made
-
-
-def refused(folder: Path, source: Path, jobs: int) -> int:
-    """How many late results were refused."""
-    command = [sys.executable, __file__, str(folder / "refused.db"), str(jobs)]
-    environ = {**os.environ, "PYTHONPATH": str(source)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, cwd=folder)
-    return sum(msgspec.json.decode(line, type=Played).refused for line in done.stdout.splitlines())
 
 
 if __name__ == "__main__":

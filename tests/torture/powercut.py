@@ -39,6 +39,8 @@ from tests.torture.powerrun import DATABASE, EMPTY, Mutation, Outcome, Played, c
 
 TORN: Final = 2
 """Torn images of each cut."""
+EVERY: Final = 1
+"""At which cuts torn images are made: at each. The clean ones are made at each in any case."""
 EXAMPLES_MAX: Final = 20
 MEMORY_FOLDER: Final = Path("/dev/shm")
 """Images live for milliseconds: in memory, where there is such a folder."""
@@ -57,8 +59,9 @@ MUTANTS: Final[Mapping[str, Mutation]] = {
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What a run found. `findings`: in how many images each kind; `lost_calls_max`: the most acknowledged calls that
-    one image was behind (with `process` that is allowed for what came since the last checkpoint).
+    """What a run found. `findings`: in how many images each kind; `looked_at`: images that were not the same as one
+    before; `lost_calls_max`: the most acknowledged calls that one image was behind (with `process` that is allowed for
+    what came since the last checkpoint).
     """  # fmt: skip
 
     seed: int
@@ -69,6 +72,7 @@ class Report(msgspec.Struct, kw_only=True):
     sqlite_read_by: str
     operations: int = 0
     cuts: int = 0
+    looked_at: int = 0
     images: dict[str, int] = msgspec.field(
         default_factory=lambda: dict.fromkeys(("whole", "clean", "torn"), 0)
     )
@@ -103,6 +107,7 @@ class Report(msgspec.Struct, kw_only=True):
     def add(self, part: Report) -> None:
         """Take in what another process found."""
         self.cuts += part.cuts
+        self.looked_at += part.looked_at
         for kind in self.images:
             self.images[kind] += part.images[kind]
             self.lost_calls_max[kind] = max(self.lost_calls_max[kind], part.lost_calls_max[kind])
@@ -129,6 +134,27 @@ def image_folder() -> Iterator[Path]:
     where = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="jobsvc-powercut-", dir=where) as name:
         yield Path(name)
+
+
+class Inspector:
+    """Looks at images in a folder of its own. The same image is looked at once: between two syncs a clean one stays as
+    it is, and a torn one is often what a clean one was.
+    """  # fmt: skip
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[bytes, Found] = {}
+
+    @property
+    def looked_at(self) -> int:
+        """How many images there were, each counted once."""
+        return len(self._seen)
+
+    def __call__(self, image: Image) -> Found:
+        digest = _digest(image)
+        if digest not in self._seen:
+            self._seen[digest] = inspect(image, self._folder)
+        return self._seen[digest]
 
 
 def inspect(image: Image, folder: Path) -> Found:
@@ -263,39 +289,57 @@ class Floor:
             self.operations = self._synced
 
 
-def cut_all(played: Played, report: Report, torn: int, share: int = 0, shares: int = 1) -> Report:
-    """Cut a run at every operation, or at every `shares`-th of them, and add what was found to `report`."""
+class Cuts(NamedTuple):
+    """Which images are made of a run.
+
+    `torn`: how many torn ones at a cut; `every`: at every so many cuts, and always at the last before a sync, when
+    most is at stake; `share`, `shares`: this part of the cuts is done here; `enough`: stop once all of these were
+    found, for a seeded bug needs to be found once.
+    """
+
+    torn: int = TORN
+    every: int = EVERY
+    share: int = 0
+    shares: int = 1
+    enough: frozenset[str] = frozenset()
+
+    def of(self, disk: Disk, report: Report, cut: int, *, before_sync: bool) -> Iterator[tuple[Kind, Image]]:
+        """The images of one cut."""
+        yield from (("clean", image) for image in disk.clean())
+        if before_sync or cut % self.every == 0:
+            rng = random.Random(f"{report.seed}:{cut}")
+            yield from (("torn", disk.torn(rng)) for _ in range(self.torn))
+        if report.durability == "process":  # with `power` it is not even allowed to lose what is torn
+            yield "whole", disk.whole()
+
+    def found_enough(self, report: Report) -> bool:
+        """Whether there is nothing left to look for."""
+        return bool(self.enough) and all(report.findings[kind] for kind in self.enough)
+
+
+def cut_all(played: Played, report: Report, cuts: Cuts) -> Report:
+    """Cut a run at every operation, or at a share of them, and add what was found to `report`."""
     promise, disk, floor = Promise(played), Disk(played.before), Floor()
-    seen: dict[bytes, Found] = {}  # between two syncs the clean image stays the same
-    with tempfile.TemporaryDirectory(
-        dir=MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
-    ) as name:
-        folder = Path(name)
-        for cut in range(len(played.operations) + 1):
+    operations = played.operations
+    with image_folder() as folder:
+        look = Inspector(folder)
+        for cut in range(len(operations) + 1):
             if cut:
-                done = played.operations[cut - 1]
+                done = operations[cut - 1]
                 disk.apply(done)
                 floor.passed(cut - 1, done.kind, done.file, folder_safe=disk.folder_safe)
-            if cut % shares != share:
+            if cut % cuts.shares != cuts.share:
                 continue
             report.cuts += 1
-            rng = random.Random(f"{report.seed}:{cut}")
-            images: list[tuple[Kind, Image]] = [("clean", image) for image in disk.clean()]
-            images += [("torn", disk.torn(rng)) for _ in range(torn)]
-            if report.durability == "process":  # with `power` it is not even allowed to lose what is torn
-                images.append(("whole", disk.whole()))
-            for kind, image in images:
+            before_sync = cut < len(operations) and operations[cut].kind == "sync"
+            for kind, image in cuts.of(disk, report, cut, before_sync=before_sync):
                 report.images[kind] += 1
-                if kind == "clean":
-                    digest = _digest(image)
-                    if digest not in seen:
-                        seen[digest] = inspect(image, folder)
-                    found = seen[digest]
-                else:
-                    found = inspect(image, folder)
                 kept = kind == "whole" or report.durability == "power"
                 must = promise.told(cut if kept else floor.operations)
-                _judge(report, promise, found, cut, kind, must)
+                _judge(report, promise, look(image), cut, kind, must)
+            if cuts.found_enough(report):
+                break
+    report.looked_at += look.looked_at
     return report
 
 
@@ -323,7 +367,9 @@ def run(
     mutate: str | None = None,
     *,
     torn: int = TORN,
+    every: int = EVERY,
     processes: int = 1,
+    enough: frozenset[str] = frozenset(),
 ) -> Report:
     """Play a run and cut it at every operation.
 
@@ -332,8 +378,10 @@ def run(
         jobs: how many are submitted.
         durability: what is promised.
         mutate: a name of `MUTANTS`.
-        torn: torn images of each cut.
+        torn: torn images of a cut.
+        every: torn images are made at every so many cuts, and at the last before a sync.
         processes: among which the cuts are divided.
+        enough: stop once all of these were found; of one process.
     """
     import apsw
 
@@ -351,10 +399,13 @@ def run(
     report.accepted = sum(len(entry.accepted) for entry in played.ledger)
     report.ended = sum(len(entry.outcomes) for entry in played.ledger)
     if processes == 1:
-        return cut_all(played, report, torn)
+        return cut_all(played, report, Cuts(torn, every, enough=enough))
     # Spawned, not forked: whoever calls may have threads.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        parts = [pool.submit(cut_all, played, blank(), torn, share, processes) for share in range(processes)]
+        parts = [
+            pool.submit(cut_all, played, blank(), Cuts(torn, every, share, processes))
+            for share in range(processes)
+        ]
         for part in parts:
             report.add(part.result())
     return report
@@ -367,12 +418,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--durability", choices=("power", "process"), default="power")
     parser.add_argument("--torn", type=int, default=TORN, help="torn images of each cut")
+    parser.add_argument("--every", type=int, default=EVERY, help="torn images at every so many cuts")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="put this bug in first")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     report = run(
-        given.seed, given.jobs, given.durability, given.mutant, torn=given.torn, processes=given.processes
-    )
+        given.seed, given.jobs, given.durability, given.mutant,
+        torn=given.torn, every=given.every, processes=given.processes,
+    )  # fmt: skip
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n" + report.line() + "\n")
     return 2 if report.void else int(report.red)
 

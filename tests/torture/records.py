@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from sys import intern
 from time import monotonic_ns, time_ns
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 Outcome = Literal["ok", "fail", "info"]
-Kind = Literal["submit", "status", "result", "cancel", "events", "list"]
+Kind = Literal["submit", "status", "result", "cancel", "events", "list", "patch", "retry", "batch"]
 
 T = TypeVar("T")
 
@@ -21,7 +22,8 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     """One line of the history: an operation is invoked, and later `ok`, `fail` or `info` (nobody knows).
 
     `key` of a submit; `job` where it is known. Of an ok: `status` of HTTP and what the reply says of the job. Of
-    `events`: `ranges` of numbers received in a row, `gaps` of numbers the service said are gone, whether `end` came.
+    `events`: `ranges` of numbers received in a row, `gaps` of numbers the service said are gone, what each event `said`
+    (a digest), whether `end` came. Of `batch`: the `count` of its jobs.
     """
 
     op: int
@@ -41,9 +43,11 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     finished_at: str | None = None
     result: str | None = None
     after: int = 0
-    ranges: list[tuple[int, int]] = []
-    gaps: list[tuple[int, int]] = []
+    ranges: tuple[tuple[int, int], ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
+    said: tuple[tuple[int, str], ...] = ()
     ended: bool = False
+    count: int = 0
     why: str = ""
 
 
@@ -91,6 +95,8 @@ class Life(msgspec.Struct):
     """When it got SIGTERM."""
     asked_wall: int = 0
     ready_wall: int = 0
+    unguarded: bool = False
+    """Its guard was killed with it: what had left its tree lives until the next life has swept, before it is ready."""
     orphans_gone_s: float | None = None
     """How long processes that it had started outlived it."""
     orphans: list[str] = []
@@ -170,5 +176,7 @@ def operations(lines: Iterator[Line]) -> list[Op]:
 
 
 def _joined(begun: Line, end: Line, outcome: Outcome) -> Op:
-    job = end.job or begun.job
-    return Op(begun.kind, begun.client, begun.key, job, begun.at, end.wall, end.at, outcome, end)
+    # A job is read dozens of times: its id is kept once.
+    job = end.job = intern(end.job or begun.job)
+    end.state, end.finished_at = intern(end.state), None
+    return Op(begun.kind, begun.client, intern(begun.key), job, begun.at, end.wall, end.at, outcome, end)

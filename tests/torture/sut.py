@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -22,13 +23,18 @@ from tests.torture.records import Life
 
 ROOT: Final = Path(__file__).parents[2]
 WORK: Final = Path(__file__).parent / "work"
-START_S: Final = 30.0
+START_S: Final = 70.0
 """Far longer than any start takes; what is not ready then never will be."""
 STOP_S: Final = 60.0
 LOOK_S: Final = 0.005
 ORPHANS_S: Final = 5.0
 """The promise: no process of a dead daemon is left after so long."""
 ORPHANS_LOOK_S: Final = 0.05
+
+DAY_S: Final = 86_400.0
+RUN_MAX_S: Final = 20 * 3600
+"""Moments of a longer run could not be told from those of a clock that is off."""
+STEPPED: Final = Path(__file__).parent / "stepped"
 
 _direct = build_opener(ProxyHandler({}))
 
@@ -55,12 +61,25 @@ class Sut:
         self.data_dir = folder / "data"
         self.log_file = folder / "daemon.log"
         self.effects_file = folder / "effects"
+        self.temporary = folder / "tmp"
+        """Where its processes put what is for a moment only."""
+        self.temporary.mkdir(exist_ok=True)
+        self.wal_bytes = 0
+        """The longest log that was found at the end of a life."""
         self.lives: list[Life] = []
         self.descriptors_ready = 0
         """How many the newest life had open when it was ready."""
         self.run = f"torture-{os.getpid()}-{folder.name}"
+        self._began_wall = _wall()
+        self._clock_file = folder / "clock"
+        self._clock_file.write_bytes(struct.pack("d", 0.0))
+        self._log_from = 0
         self._source = source
-        self._environ = dict(environ or {})
+        self._environ = {
+            "PYTHONPATH": str(STEPPED),
+            "TORTURE_CLOCK": str(self._clock_file),
+            **(environ or {}),
+        }
         self._command = [
             str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "jobsvc",
             "--tasks", "torture_tasks", "--path", str(work), "--data-dir", str(self.data_dir),
@@ -111,10 +130,12 @@ class Sut:
             "PYTHONPATH": f"{before}:{self._source}" if before else str(self._source),
             LIFE: life,
             "TORTURE_EFFECTS": str(self.effects_file),
+            "TMPDIR": str(self.temporary),
         }
         if wish:
             environ[VARIABLE] = wish
         with self.log_file.open("ab") as log:
+            self._log_from = log.tell()
             return subprocess.Popen(
                 self._command,
                 cwd=self.folder,
@@ -124,6 +145,17 @@ class Sut:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
+
+    # -- its clock
+
+    def set_clock(self, off_s: float) -> None:
+        """What the daemon takes for the time of day is off by so much from now on; a day or nothing."""
+        with self._clock_file.open("r+b") as file:
+            file.write(struct.pack("d", off_s))
+
+    def true_wall(self, at: int) -> int:
+        """The true moment of one that the daemon has stamped: the clock is off by whole days, a run is shorter."""
+        return at + round((self._began_wall + RUN_MAX_S * 500_000 - at) / (DAY_S * 1e6)) * int(DAY_S * 1e6)
 
     def start(self, wish: str = "") -> bool:
         """A new life. True once it is ready; False when it has died before, as one with a `wish` may."""
@@ -160,8 +192,9 @@ class Sut:
         url = urlsplit(endpoint["url"])
         return str(url.hostname), int(url.port or 0)
 
-    def kill(self) -> None:
-        """SIGKILL, as by a crash."""
+    def kill(self, *, unguarded: bool = False) -> None:
+        """SIGKILL, as by a crash; `unguarded`: the guard is dead as well."""
+        self.life.unguarded = unguarded
         self.process.kill()
         self.process.wait()
         self._over("killed")
@@ -174,6 +207,10 @@ class Sut:
     def stop(self) -> int:
         """SIGTERM and the exit status; one that hangs is killed."""
         self.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit status of one that was told to stop; one that hangs is killed."""
         if not self._waited(STOP_S):
             self.kill()
             return -signal.SIGKILL
@@ -193,10 +230,16 @@ class Sut:
             self.kill()
         for watch in self._watches:
             watch.join()
-        left = list(everyone(self.run))
+        left = list(everyone(f"{self.run}."))
         for process in left:
             send(process.pid, signal.SIGKILL)
         return [f"{process.pid}: {process.command}" for process in left]
+
+    def logged(self, word: bytes) -> int:
+        """How often a word stands in the log of the newest life."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_from)
+            return log.read().count(word)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last words of the daemon."""
@@ -216,6 +259,8 @@ class Sut:
         if life.ended is not None:
             return
         life.ended, life.status = monotonic_ns(), self.process.returncode
+        wal = self.data_dir / "jobsvc.db-wal"
+        self.wal_bytes = max(self.wal_bytes, wal.stat().st_size if wal.exists() else 0)
         life.how = "failed" if how == "crashed" and life.status != -signal.SIGKILL else how
         self._publish(None)
         watch = threading.Thread(
@@ -234,15 +279,21 @@ class Sut:
         assert life.ended is not None
         nobody = threading.Event()
         while True:
-            left = list(everyone(life.name))
             passed_s = (monotonic_ns() - life.ended) / 1e9
+            over = self._swept_after(life, passed_s) if life.unguarded else passed_s > ORPHANS_S
+            left = list(everyone(life.name))
             if not left:
                 life.orphans_gone_s = passed_s
                 return
-            if passed_s > ORPHANS_S:
+            if over:
                 life.orphans = [f"{p.pid}: {p.command}" for p in left]
                 return
             nobody.wait(ORPHANS_LOOK_S)
+
+    def _swept_after(self, life: Life, passed_s: float) -> bool:
+        """Whether a later life is ready, or there will be none."""
+        later = self.lives[self.lives.index(life) + 1 :]
+        return any(each.ready is not None for each in later) or passed_s > START_S + ORPHANS_S
 
 
 def _wall() -> int:

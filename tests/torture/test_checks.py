@@ -12,7 +12,7 @@ import pytest
 from tests.torture.checks import CHECKS, check
 from tests.torture.checks.finding import EXAMPLES_MAX, Finding, percentiles
 from tests.torture.evidence import AttemptRow, Evidence, Hygiene, Row, StateEvent
-from tests.torture.plan import JobSpec
+from tests.torture.kinds import JobSpec
 from tests.torture.records import Deed, Effect, Kind, Life, Line, Op, Outcome
 
 S = 1_000_000_000
@@ -40,7 +40,8 @@ def op(kind: Kind, invoked_s: float, ended_s: float, outcome: Outcome = "ok", **
 
 def effect(what: Any, epoch: int, at_s: float, outcome: str | None = None, pid: int = 0) -> Effect:
     """A line of that job."""
-    return Effect(what, "a", "job-a", epoch, pid or epoch, "life.", int(at_s * S), int(at_s * 1e6), outcome)
+    life = f"life.{min(epoch, 2) - 1}."  # the first attempt began in the first life, the others in the second
+    return Effect(what, "a", "job-a", epoch, pid or epoch, life, int(at_s * S), int(at_s * 1e6), outcome)
 
 
 def good() -> Evidence:
@@ -56,8 +57,9 @@ def good() -> Evidence:
             op("submit", 0.9, 1.0, "info"),
             op("submit", 1.1, 1.2, status=200, replayed=True, state="queued", revision=1),
             op("status", 2.0, 2.1, status=200, state="running", revision=2, epoch=1),
-            op("events", 2.2, 3.0, status=200, after=0, ranges=[(1, 2)]),
-            op("events", 4.1, 6.1, status=200, after=2, ranges=[(3, 5)], ended=True, state="succeeded"),
+            op("events", 2.2, 3.0, status=200, after=0, ranges=((1, 2),), said=((2, "runs"),)),
+            op("events", 4.1, 6.1, status=200, after=2, ranges=((3, 5),), ended=True, state="succeeded",
+               said=((3, "queued"), (4, "runs again"), (5, "done"))),
             op("status", 6.2, 6.3, status=200, state="succeeded", revision=5, epoch=2, result=RESULT),
             op("result", 6.4, 6.5, status=200, state="succeeded", result=RESULT),
         ],
@@ -83,6 +85,7 @@ def good() -> Evidence:
                 StateEvent(5, "succeeded", 2, 5),
             ]
         },
+        said={"job-a": {2: "runs", 3: "queued", 4: "runs again", 5: "done"}},
         lives=[
             Life("life.0.", 0, 0, ready=1, ended=3 * S, how="killed", status=-9, ready_wall=1, orphans_gone_s=0.1),
             Life(
@@ -122,8 +125,8 @@ def _set(path: str, value: Any) -> Callable[[Evidence], None]:
         at: Any = evidence
         for step in way:
             at = at[int(step)] if step.isdigit() else at[step] if isinstance(at, dict) else getattr(at, step)
-        if last.isdigit():
-            at[int(last)] = value
+        if isinstance(at, dict):
+            at[last] = value
         else:
             setattr(at, last, value)
 
@@ -189,6 +192,48 @@ def _open_end(evidence: Evidence) -> None:
     evidence.ops[5].seen.state = "running"
 
 
+def _told_to_be_gone(evidence: Evidence) -> None:
+    evidence.ops[4].seen.ranges, evidence.ops[4].seen.gaps = ((4, 5),), ((3, 3),)
+
+
+def _upload_in_part(evidence: Evidence) -> None:
+    evidence.specs = {
+        mark: JobSpec(mark, "on_process", {}, upload="atomic", batch="b", value=4) for mark in ("a", "c")
+    }
+    evidence.ops.append(op("batch", 1.0, 1.1, job="", status=200, count=1))
+    evidence.ops[-1].key = "b"
+
+
+def _rerun_that_nobody_asked_for(evidence: Evidence) -> None:
+    second = deepcopy(evidence.rows[0])
+    second.id, second.rerun_of = "job-b", "job-a"
+    evidence.rows.append(second)
+
+
+def _rerun_that_is_gone(evidence: Evidence) -> None:
+    evidence.ops.append(op("retry", 7, 7.1, job="job-b", status=201, state="queued", revision=1))
+
+
+def _failed_by(kind: str, *allowed: str) -> Callable[[Evidence], None]:
+    def change(evidence: Evidence) -> None:
+        evidence.specs["a"] = JobSpec("a", "crash", {}, ends=("failed",), errors=allowed)
+        evidence.rows[0].state, evidence.rows[0].error_kind = "failed", kind
+
+    return change
+
+
+def _refused_submits(evidence: Evidence) -> None:
+    """While everything else goes well."""
+    evidence.lives[1].asked = evidence.lives[1].ended = 40 * S
+    evidence.ops += [op("list", at, at + 0.1, job="") for at in range(5, 40)]
+    evidence.ops += [
+        op("submit", 5, 5.1, "fail", status=503, job=""),
+        op("submit", 30, 30.1, status=201, job="job-c"),
+    ]
+    for each in evidence.ops[-2:]:
+        each.key = "c"
+
+
 def _integer_state(evidence: Evidence) -> None:
     evidence.states["job-a"][1] = StateEvent(3, "succeeded", 1, 3)
 
@@ -199,7 +244,12 @@ BAD: list[tuple[str, str, Callable[[Evidence], None]]] = [
     ("C2", "asked for by nobody", _set("rows.0.mark", "z")),
     ("C3", "two jobs for a key", _twice),
     ("C3", "two ids told", _add("ops", op("submit", 2, 2.1, job="job-c", status=200))),
+    ("C1", "a rerun that was acknowledged and is gone", _rerun_that_is_gone),
+    ("C2", "a rerun that nobody asked for", _rerun_that_nobody_asked_for),
     ("C4", "never definite", _never_definite),
+    ("C4", "a part of an atomic upload", _upload_in_part),
+    ("C5", "a crash by another name", _failed_by("task_error", "crashed")),
+    ("C5", "an accepted change is gone", _add("ops", op("patch", 1.3, 1.4, status=200))),
     ("C5", "two rows", lambda e: e.rows.append(deepcopy(e.rows[0]))),
     ("C5", "readings of the listing differ", _set("again.0.digest", b"other")),
     ("C5", "not the expected value", _set("rows.0.result", RESULT.replace("4", "5"))),
@@ -226,6 +276,8 @@ BAD: list[tuple[str, str, Callable[[Evidence], None]]] = [
     ("C9", "a start without a row", _add("effects", effect("start", 3, 5.0))),
     ("C9", "on_lost=fail twice", _only_once),
     ("C9", "more tries than allowed", _set("rows.0.attempt", 2)),
+    ("C9", "a lost attempt that counts as a try", _set("attempts.job-a.1.attempt", 2)),
+    ("C9", "a try that was never made", _set("attempts.job-a.0.attempt", 2)),
     (
         "C9",
         "a row that never ran succeeded",
@@ -235,21 +287,35 @@ BAD: list[tuple[str, str, Callable[[Evidence], None]]] = [
     ("C10", "an accepted cancel that takes long", _slow_cancel),
     ("C11", "an attempt lost in a drain", _lost_in_a_drain),
     ("C11", "a stop with another status", _set("lives.1.status", 1)),
+    ("C11", "a stop that hangs", _set("lives.1.how", "killed")),
     ("C11", "a stop that takes long", _set("lives.1.ended", 60 * S)),
     ("C12", "never ready again", _set("lives.1.ready", None)),
-    ("C12", "ready very late", _set("lives.1.ready", 60 * S)),
-    ("C13", "a hole", _set("ops.4.seen.ranges", [(3, 3), (5, 5)])),
-    ("C13", "a hole over the resume", _set("ops.4.seen.ranges", [(4, 5)])),
+    ("C12", "ready very late", _set("lives.1.ready", 90 * S)),
+    (
+        "C12",
+        "an attempt of an earlier life still running",
+        _add("ops", op("status", 4.1, 4.2, state="running", revision=2, epoch=1)),
+    ),
+    ("C13", "a number that said something else", _set("ops.3.seen.said", ((2, "another"),))),
+    ("C13", "an event that is gone", _set("said.job-a", {2: "runs", 3: "queued", 5: "done"})),
+    ("C13", "numbers that nobody had", _told_to_be_gone),
+    ("C13", "an end before the last event", _set("ops.4.seen.ranges", ((3, 4),))),
+    ("C13", "an end by another state", _set("ops.4.seen.state", "failed")),
+    ("C13", "a hole", _set("ops.4.seen.ranges", ((3, 3), (5, 5)))),
+    ("C13", "a hole over the resume", _set("ops.4.seen.ranges", ((4, 5),))),
     ("C13", "an end that cannot be read", _open_end),
     ("C15", "a process outlived its daemon", _set("lives.0.orphans", ["77: sleep 600"])),
     ("C15", "a process at the end", _set("hygiene.left_processes", ["77: sleep 600"])),
     ("C15", "a zombie", _set("hygiene.zombies", ["77"])),
     ("C15", "a strange file", _set("hygiene.strange_files", ["x.tmp"])),
+    ("C15", "a secret that is found", _set("hygiene.secrets_found", ["jobsvc.db"])),
+    ("C15", "a temporary file", _set("hygiene.left_files", ["tmp1"])),
     ("C15", "a traceback", _set("hygiene.log_troubles", ["Traceback (most recent call last):"])),
     ("C15", "a damaged database", _set("hygiene.integrity", ["row 7 missing from index jobs_ready"])),
     ("C15", "an integrity check that was not made", _set("hygiene.integrity", [])),
     ("C15", "a log without bound", _set("hygiene.wal_bytes", 1 << 30)),
     ("C15", "descriptors that leak", _set("hygiene.descriptors_quiet", 300)),
+    ("C16", "submits that are not taken", _refused_submits),
     ("C16", "a long silence", _add("ops", op("list", 30, 30.1, job=""))),
 ]
 
@@ -259,7 +325,7 @@ def test_bad_history_is_red(check_id: str, what: str, spoil: Callable[[Evidence]
     """The check that is there for it tells of it, with an example."""
     evidence = good()
     spoil(evidence)
-    if check_id == "C16":
+    if what == "a long silence":
         evidence.lives[1].asked = evidence.lives[1].ended = 40 * S
     word = found(evidence, check_id)
     assert word.broken >= 1

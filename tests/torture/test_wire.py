@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.torture.kinds import JobSpec
 from tests.torture.records import History, Line, operations, read_lines
 from tests.torture.wire import Received, Wire
 
@@ -111,7 +112,9 @@ def test_operation_that_never_ended_is_unknown(tmp_path: Path) -> None:
 def test_numbers_of_a_stream_are_kept_as_ranges() -> None:
     """A hole shows as a second range; what the service says is gone is no hole."""
     seen = Received()
-    events: list[dict[str, Any]] = [{"kind": "log", "seq": seq} for seq in (1, 2, 3, 5, 6)]
+    events: list[dict[str, Any]] = [
+        {"kind": "log", "seq": seq, "data": {"text": "line"}} for seq in (1, 2, 3, 5, 6)
+    ]
     events += [
         {"kind": "gap", "seq": 6, "data": {"from": 7, "to": 9}},
         {"kind": "end", "data": {"state": "failed"}},
@@ -121,3 +124,34 @@ def test_numbers_of_a_stream_are_kept_as_ranges() -> None:
     assert seen.ranges == [(1, 3), (5, 6)]
     assert seen.gaps == [(7, 9)]
     assert (seen.ended, seen.state) == (True, "failed")
+    assert [seq for seq, _ in seen.said] == [1, 2, 3, 5, 6]
+
+
+UPLOADED = [JobSpec("k1", "t", {}), JobSpec("k2", "t", {}), JobSpec("k3", "t", {})]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcomes"),
+    [
+        (reply(b"200 OK", b'{"line":1,"id":"a"}\n{"line":2,"id":"b"}\n{"line":3,"id":"c"}\n'), ["ok"] * 3),
+        (reply(b"200 OK", b'{"line":1,"id":"a"}\n{"line":2,"i', length=99), ["ok", "info", "info"]),
+        (
+            reply(b"200 OK", b'{"line":1,"id":"a"}\n{"line":2,"problem":{"status":507}}\n', length=99),
+            ["ok", "fail", "info"],
+        ),
+        (reply(b"503 Draining", b"{}"), ["fail"] * 3),
+        (None, ["info"] * 3),
+    ],
+    ids=["all", "cut off", "one refused, then cut off", "draining", "closed"],
+)
+def test_what_is_known_of_an_upload(tmp_path: Path, answer: bytes | None, outcomes: list[str]) -> None:
+    """Each line of it stands for itself: what was answered before a break is definite, the rest is open."""
+    history = History(tmp_path / "history")
+    with Answering(answer).serving() as daemon:
+        wire = Wire(daemon, history, 0)
+        lines = wire.upload(UPLOADED, "bulk")
+        wire.close()
+    history.close()
+    assert [line.type for line in lines] == outcomes
+    ops = operations(read_lines(tmp_path / "history", Line))
+    assert {op.key for op in ops} == {"k1", "k2", "k3"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
-from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, Literal, Protocol
 
+from tests.torture.kinds import JobSpec, Upload
 from tests.torture.records import History, Kind, Line, Outcome
 
 READY_WAIT_S: Final = 20.0
@@ -14,10 +17,22 @@ READY_WAIT_S: Final = 20.0
 TIMEOUT_S: Final = 10.0
 """Of a reply; a stream breathes more often than that, see `EVENTS_S`."""
 EVENTS_S: Final = 20.0
+"""Without so much as a heartbeat."""
+HANGS_UP_S: Final = 10.0
+"""A stream is followed for so long at a time, then resumed: heartbeats keep that of a job that never ends alive, and it
+would hold its client for ever.
+"""
 DEFINITE_REFUSALS: Final = frozenset(
     (400, 401, 403, 404, 409, 410, 413, 415, 421, 422, 424, 429, 503, 504, 507)
 )
 """Statuses by which the daemon says that nothing was changed. Another 5xx leaves it open."""
+
+Form = Literal["sse", "ndjson"]
+MEDIA: Final[Mapping[Form, str]] = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
+TOLD: Final = frozenset(("state", "progress", "log", "item"))
+"""Kinds of events that say for good what they say; `job` is the job as it is when it is read."""
+MOVED: Final = "moved"
+"""The label that a job gets with its PATCH."""
 
 BROKEN = (OSError, http.client.HTTPException)
 
@@ -65,6 +80,59 @@ class Wire:
         op = self._history.invoke(self.client, "submit", key=body["key"])
         return self._simple(op, "POST", "/v1/jobs", body)
 
+    def upload(self, specs: Sequence[JobSpec], how: Upload) -> list[Line]:
+        """`POST /v1/jobs/bulk`, once: a line for each job, as if it had been submitted alone."""
+        ops = [self._history.invoke(self.client, "submit", key=spec.mark) for spec in specs]
+        text = b"".join(json.dumps(spec.body).encode() + b"\n" for spec in specs)
+        path = "/v1/jobs/bulk" + ("?atomic=1" if how == "atomic" else "")
+        lines: dict[int, dict[str, Any]] = {}
+        status, why = 0, ""
+        try:
+            reply = self._ask("POST", path, text, {"Content-Type": "application/x-ndjson"})
+            status = reply.status
+            if status != 200:
+                why = reply.read().decode(errors="replace")[:300]
+            for line in reply:  # what was answered before a break was answered
+                if line.startswith(b"{") and line.endswith(b"\n"):
+                    answer = json.loads(line)
+                    lines[answer["line"]] = answer
+        except BROKEN as error:
+            self.close()
+            why = repr(error)
+            if isinstance(error, Absent):
+                return [self._history.done(op, "fail", why=why) for op in ops]
+        return [self._line_told(op, lines.get(at), status, why) for at, op in enumerate(ops, 1)]
+
+    def _line_told(self, op: int, answer: dict[str, Any] | None, status: int, why: str) -> Line:
+        if answer is not None and "id" in answer:
+            return self._history.done(op, "ok", job=answer["id"], status=status)
+        if answer is not None:
+            status, why = answer["problem"]["status"], str(answer["problem"])[:300]
+        outcome: Outcome = "fail" if status in DEFINITE_REFUSALS else "info"
+        return self._history.done(op, outcome, status=status, why=why)
+
+    def batch(self, name: str) -> Line:
+        """How many jobs bear the name of this batch."""
+        op = self._history.invoke(self.client, "batch", key=name)
+        try:
+            status, _, data = self.raw("GET", f"/v1/jobs?label.batch={name}&limit=100")
+        except BROKEN as error:
+            return self._broken(op, error)
+        if status != 200:
+            return self._history.done(op, "fail", status=status)
+        return self._history.done(op, "ok", status=status, count=len(json.loads(data)["jobs"]))
+
+    def move(self, job: str, revision: int) -> Line:
+        """`PATCH /v1/jobs/{id}`: its delay is taken away, and it gets a label."""
+        op = self._history.invoke(self.client, "patch", job=job)
+        body = {"run_at": None, "labels": {MOVED: "yes"}}
+        return self._simple(op, "PATCH", f"/v1/jobs/{job}", body, match=revision)
+
+    def rerun(self, job: str, key: str) -> Line:
+        """`POST /v1/jobs/{id}/retry`: ok with the new job."""
+        op = self._history.invoke(self.client, "retry", job=job, key=key)
+        return self._simple(op, "POST", f"/v1/jobs/{job}/retry")
+
     def status(self, job: str, wait_s: float = 0) -> Line:
         """`GET /v1/jobs/{id}`."""
         op = self._history.invoke(self.client, "status", job=job)
@@ -94,18 +162,22 @@ class Wire:
             return self._broken(op, error)
         return self._history.done(op, "ok" if status == 200 else "fail", status=status)
 
-    def events(self, job: str, after: int) -> Line:
+    def events(self, job: str, after: int, form: Form = "sse") -> Line:
         """`GET /v1/jobs/{id}/events`, until its end or a break; `after` is the last number received before."""
         op = self._history.invoke(self.client, "events", job=job, after=after)
         seen = Received()
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+        headers = {"Accept": MEDIA[form]} | ({"Last-Event-ID": str(after)} if after else {})
         why, status = "", 0
         try:
             reply = self._ask("GET", f"/v1/jobs/{job}/events", None, headers, EVENTS_S)
             status = reply.status
             if status == 200:
-                for event in _events(reply):
-                    seen.take(event)
+                hangs_up_at = monotonic() + HANGS_UP_S
+                for event in _events(reply, form):
+                    if event is not None:
+                        seen.take(event)
+                    if monotonic() > hangs_up_at:
+                        break
             else:
                 reply.read()
         except BROKEN as error:
@@ -113,14 +185,19 @@ class Wire:
         self.close()
         outcome: Outcome = "ok" if status in (200, 204) else "fail"
         fields: dict[str, Any] = {"job": job, "after": after, "status": status, "why": why}
-        fields |= {"ranges": seen.ranges, "gaps": seen.gaps, "ended": seen.ended, "state": seen.state}
+        fields |= {"ranges": tuple(seen.ranges), "gaps": tuple(seen.gaps), "said": tuple(seen.said)}
+        fields |= {"ended": seen.ended, "state": seen.state}
         return self._history.done(op, outcome, **fields)
 
     # -- inside
 
-    def _simple(self, op: int, method: str, path: str, body: Any = None, *, bare: bool = False) -> Line:
+    def _simple(
+        self, op: int, method: str, path: str, body: Any = None, *, bare: bool = False, match: int = 0
+    ) -> Line:
         try:
-            status, headers, data = self.raw(method, path, body)
+            status, headers, data = self.raw(
+                method, path, body, **({"If-Match": f'"r{match}"'} if match else {})
+            )
         except BROKEN as error:
             return self._broken(op, error)
         if status not in (200, 201, 202):
@@ -155,7 +232,7 @@ class Wire:
         self._connection.timeout = timeout_s
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout_s)
-        data = None if body is None else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {
             "Authorization": f"Bearer {self._place.token}",
             "Content-Type": "application/json",
@@ -175,6 +252,7 @@ class Received:
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
         self.gaps: list[tuple[int, int]] = []
+        self.said: list[tuple[int, str]] = []
         self.ended = False
         self.state = ""
 
@@ -187,19 +265,29 @@ class Received:
             self.ended, self.state = True, event["data"]["state"]
             return
         seq = event["seq"]
+        if event["kind"] in TOLD:
+            self.said.append((seq, digest_of(event)))
         if self.ranges and self.ranges[-1][1] + 1 == seq:
             self.ranges[-1] = (self.ranges[-1][0], seq)
         else:
             self.ranges.append((seq, seq))
 
 
-def _events(reply: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The events of an SSE reply. Raises http.client.HTTPException when it is cut off."""
+def digest_of(event: dict[str, Any]) -> str:
+    """What an event says, in few letters: a number must never say anything else, whoever reads it."""
+    text = json.dumps([event["kind"], event["data"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _events(reply: http.client.HTTPResponse, form: Form) -> Iterator[dict[str, Any] | None]:
+    """The events of a reply; None for a line that is none. Raises http.client.HTTPException when it is cut off."""
+    before = b"data: " if form == "sse" else b""
     for line in reply:
-        if line.startswith(b"data: ") and line.endswith(b"\n"):
-            event = json.loads(line[6:])
-            if isinstance(event, dict) and "kind" in event:
-                yield event
+        if line.startswith(before + b"{") and line.endswith(b"\n"):
+            event = json.loads(line[len(before) :])
+            yield event if isinstance(event, dict) and "kind" in event else None
+        else:
+            yield None
 
 
 def data_of(text: bytes, job: dict[str, Any]) -> str | None:
@@ -207,4 +295,4 @@ def data_of(text: bytes, job: dict[str, Any]) -> str | None:
     return None if job["state"] != "succeeded" else json.dumps(job["result"], separators=(",", ":"))
 
 
-__all__ = ["BROKEN", "Absent", "Kind", "Place", "Received", "Wire"]
+__all__ = ["BROKEN", "MOVED", "TOLD", "Absent", "Form", "Kind", "Place", "Received", "Wire", "digest_of"]

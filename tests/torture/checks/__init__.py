@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tests.torture.checks.answers import availability
 from tests.torture.checks.attempts import attempts, cancels, epochs, overlap
 from tests.torture.checks.finding import Finding
 from tests.torture.checks.kept import idempotency, lost, recovered, unexpected
 from tests.torture.checks.outcomes import legal_path, single_result
-from tests.torture.checks.service import availability, drains, hygiene, recovery, streams
+from tests.torture.checks.service import drains, hygiene, recovery
+from tests.torture.checks.streams import streams
 from tests.torture.evidence import Evidence
 
 CHECKS: Final[tuple[Callable[[Evidence], Finding], ...]] = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tests.torture.checks.finding import Finding
-from tests.torture.evidence import FINAL, Evidence, Row, runs_of
+from tests.torture.checks.times import away_s
+from tests.torture.evidence import FINAL, AttemptRow, Evidence, Row, runs_of
 from tests.torture.records import Effect, Op
 
 WALL_SLACK_US = 1_000_000
@@ -91,6 +92,7 @@ def attempts(evidence: Evidence) -> Finding:
             found.breaks(job=row.id, what=f"on_lost=fail, and it was started {len(starts)} times")
         if row.attempt > row.max_attempts:
             found.breaks(job=row.id, what=f"attempt {row.attempt} of {row.max_attempts}")
+        _numbered(row, list(rows.values()), found)
         told = {line.epoch for line in starts}
         if None in told:
             continue  # a program does not know its epoch
@@ -101,6 +103,17 @@ def attempts(evidence: Evidence) -> Finding:
             if attempt.state not in NEVER_RAN or attempt.error_kind in ENDED_BY_CODE:
                 found.breaks(job=row.id, what=f"epoch {epoch} is {attempt.state}, and never started")
     return found
+
+
+def _numbered(row: Row, attempts: list[AttemptRow], found: Finding) -> None:
+    """Only an attempt that failed by itself counts as a try: none that was lost, drained, or handed back unbegun."""
+    number = 1
+    for attempt in sorted(attempts, key=lambda each: each.epoch):
+        if attempt.attempt != number:
+            what = f"epoch {attempt.epoch} is called try {attempt.attempt}, and is the {number}."
+            found.breaks(job=row.id, what=what)
+            return
+        number += attempt.state == "failed"
 
 
 def cancels(evidence: Evidence) -> Finding:
@@ -126,19 +139,7 @@ def cancels(evidence: Evidence) -> Finding:
         for op in ops:
             if op.kind == "cancel" and op.seen.status == 202 and row is not None and row.finished is not None:
                 found.count("accepted")
-                took_s = (row.finished - op.wall) / 1e6 - _away_s(evidence, op)
+                took_s = (row.finished - op.wall) / 1e6 - away_s(evidence, op.ended)
                 if took_s > CANCEL_MAX_S:
                     found.breaks(job=job, what=f"ended {took_s:.1f} s after the cancel was accepted")
     return found
-
-
-def _away_s(evidence: Evidence, op: Op) -> float:
-    """How long no daemon was ready after this operation."""
-    away_ns, since = 0, None
-    for life in evidence.lives:
-        if since is not None and life.ready is not None:
-            away_ns += max(0, life.ready - max(since, op.ended))
-            since = None
-        if life.ended is not None and since is None:
-            since = life.ended
-    return away_ns / 1e9

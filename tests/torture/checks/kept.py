@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from tests.torture.checks.finding import Finding
 from tests.torture.evidence import FINAL, Evidence
@@ -14,7 +14,7 @@ def lost(evidence: Evidence) -> Finding:
     found.counts["acknowledged"] = 0
     seen: set[str] = set()
     for op in evidence.ops:
-        if op.kind != "submit" or op.outcome != "ok" or op.job in seen:
+        if op.kind not in ("submit", "retry") or op.outcome != "ok" or op.job in seen:
             continue
         seen.add(op.job)
         found.count("acknowledged")
@@ -31,9 +31,17 @@ def unexpected(evidence: Evidence) -> Finding:
     found = Finding("C2", "every job was submitted by a client")
     invoked = {op.key for op in evidence.ops if op.kind == "submit"}
     found.counts["listed"] = len(evidence.rows)
+    asked = Counter(op.key for op in evidence.ops if op.kind == "retry" and op.outcome != "fail")
+    reruns = Counter(row.mark for row in evidence.rows if row.rerun_of is not None)
+    found.counts["reruns"] = reruns.total()
     for row in evidence.rows:
         if row.mark not in invoked:
             found.breaks(job=row.id, mark=row.mark)
+        if row.rerun_of is not None and row.rerun_of not in evidence.by_id:
+            found.breaks(job=row.id, mark=row.mark, what=f"a rerun of {row.rerun_of}, which is not there")
+    for mark, number in reruns.items():
+        if number > asked[mark]:
+            found.breaks(mark=mark, what=f"{number} reruns, {asked[mark]} were asked for")
     return found
 
 
@@ -46,7 +54,8 @@ def idempotency(evidence: Evidence) -> Finding:
             told[op.key].add(op.job)
     stored: defaultdict[str, set[str]] = defaultdict(set)
     for row in evidence.rows:
-        stored[row.mark].add(row.id)
+        if row.rerun_of is None:
+            stored[row.mark].add(row.id)
     found.counts["keys"] = len(told)
     for key in told.keys() | stored.keys():
         if len(told[key]) > 1 or len(stored[key]) > 1:
@@ -55,7 +64,10 @@ def idempotency(evidence: Evidence) -> Finding:
 
 
 def recovered(evidence: Evidence) -> Finding:
-    """C4: submits of which nobody knew whether they were stored. Reported; each must have become definite."""
+    """C4: submits of which nobody knew whether they were stored. Reported; each must have become definite.
+
+    Of an upload of which all or nothing is to be stored, never a part was there.
+    """
     found = Finding("C4", "a submit without a clear reply becomes clear by its key")
     unclear: set[str] = set()
     definite: dict[str, bool] = {}
@@ -71,4 +83,12 @@ def recovered(evidence: Evidence) -> Finding:
             found.breaks(key=key, what="never became definite")
         else:
             found.count("had_been_stored" if definite[key] else "had_not_been_stored")
+    sizes = Counter(spec.batch for spec in evidence.specs.values() if spec.upload == "atomic")
+    for op in evidence.ops:
+        if op.kind == "batch" and op.outcome == "ok":
+            found.count("batches_read")
+            if op.seen.count not in (0, sizes[op.key]):
+                found.breaks(
+                    batch=op.key, what=f"{op.seen.count} of {sizes[op.key]} jobs of an atomic upload"
+                )
     return found

@@ -11,7 +11,7 @@ from jobsvc.model.limits import LOSSES_MAX
 from jobsvc.model.states import STATES, State, allowed
 from tests.torture.checks.finding import Finding
 from tests.torture.evidence import FINAL, Evidence, Row
-from tests.torture.plan import JobSpec
+from tests.torture.kinds import JobSpec
 from tests.torture.records import Op
 
 
@@ -35,6 +35,10 @@ def single_result(evidence: Evidence) -> Finding:
         elif spec is not None and (wrong := _wrong(row, spec)):
             found.breaks(job=row.id, mark=row.mark, what=wrong, state=row.state, error=row.error_kind)
         for op in evidence.ops_of.get(row.id, ()):
+            if op.kind == "patch" and op.outcome == "ok":
+                found.count("moved")
+                if not row.moved:
+                    found.breaks(job=row.id, what="an accepted change is gone", client=op.client, at=op.ended)
             if wrong := _changed(op, row):
                 found.breaks(job=row.id, what=wrong, client=op.client, at=op.ended)
     return found
@@ -57,6 +61,8 @@ def _wrong(row: Row, spec: JobSpec) -> str:
     """What is wrong with an outcome, by what the job was to do."""
     if row.state not in spec.ends:
         return f"ended {row.state}, could only end {' or '.join(spec.ends)}"
+    if row.state == "failed" and spec.errors and row.error_kind not in spec.errors:
+        return f"failed by {row.error_kind}, could only by {' or '.join(spec.errors)}"
     if row.state != "succeeded" or spec.value is None:
         return ""
     result: Any = json.loads(row.result or "null")

@@ -1,27 +1,25 @@
-"""C11 to C13, C15, C16: what the daemon does as a service: drains, comes back, streams, cleans up, answers."""
+"""C11, C12, C15: what the daemon does as a service: it drains, comes back, and leaves nothing behind."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
 from itertools import pairwise
 
 from tests.torture.checks.finding import Finding, percentiles
-from tests.torture.evidence import FINAL, Evidence, runs_of
-from tests.torture.records import Life, Op
+from tests.torture.checks.times import Lives
+from tests.torture.evidence import Evidence, runs_of
+from tests.torture.records import Life
 
 DRAIN_EXIT_MAX_S = 40.0
 """The drain (30 s at most in a run) and ten seconds."""
 WORKER_DEATH_US = 3_000_000
 """A worker that the nemesis killed may be missed only now: processes it left hold its pipes open for a second."""
-READY_MAX_S = 20.0
-"""From a kill to ready, on the slowest machine on which this is run."""
+READY_MAX_S = 75.0
+"""From a kill to ready: two seconds on a machine of its own, half a minute on one with ten other things to do."""
 WAL_MAX_BYTES = 96 * 1024 * 1024
 """The log is cut back to 64 MiB; what one group may add on top."""
 DESCRIPTORS_GROWN_MAX = 32
 """Connections that have not been closed yet, pipes of what starts just now."""
-SILENCE_MAX_S = 10.0
-"""No window in which the daemon was ready may pass longer than this without an operation that went well."""
 
 
 def drains(evidence: Evidence) -> Finding:
@@ -31,6 +29,8 @@ def drains(evidence: Evidence) -> Finding:
     killed = [deed for deed in evidence.deeds if deed.kind == "kill_worker"]
     followers: list[Life | None] = [*evidence.lives[1:], None]
     for life, following in zip(evidence.lives, followers, strict=False):
+        if life.asked is not None and life.how == "killed":
+            found.breaks(life=life.name, what="did not end when it was told to, and had to be killed")
         if life.how != "terminated" or life.asked is None or life.ended is None:
             continue
         found.count("stops")
@@ -74,10 +74,26 @@ def recovery(evidence: Evidence) -> Finding:
             kills.append(ended)
     found.counts["daemon_kills"] = sum(life.how in ("killed", "crashed") for life in evidence.lives)
     found.counts |= percentiles(ready, "ready_s")
+    _put_back(evidence, found)
     again = _started_again(evidence, kills)
     found.counts["interrupted"] = len(again)
     found.counts |= percentiles(again, "started_again_s")
     return found
+
+
+def _put_back(evidence: Evidence, found: Finding) -> None:
+    """Once a daemon is ready, nobody sees an attempt of an earlier life as running: it has been put back before."""
+    lives = Lives(evidence)
+    began: dict[tuple[str, int], int] = {}
+    for line in evidence.effects:
+        if line.job is not None and line.epoch is not None and line.what == "start":
+            began[line.job, line.epoch] = lives.place_of.get(line.life, -1)
+    for op in evidence.ops:
+        if op.outcome == "ok" and op.seen.state in ("running", "stopping"):
+            place = began.get((op.job, op.seen.epoch), -1)
+            if -1 < place < lives.at(op.invoked):
+                what = f"epoch {op.seen.epoch} is {op.seen.state}, and began in an earlier life of the daemon"
+                found.breaks(job=op.job, what=what, client=op.client, at=op.ended)
 
 
 def _started_again(evidence: Evidence, kills: list[int]) -> list[float]:
@@ -91,49 +107,6 @@ def _started_again(evidence: Evidence, kills: list[int]) -> list[float]:
             if place >= 0 and older[0].at < kills[place]:
                 took.append((newer[0].at - kills[place]) / 1e9)
     return took
-
-
-def streams(evidence: Evidence) -> Finding:
-    """C13: numbers without a hole, over resumes too; the end comes once, and only when it can be read."""
-    found = Finding("C13", "event streams have no hole, and end once the outcome can be read")
-    by_reader: defaultdict[tuple[int, str], list[Op]] = defaultdict(list)
-    for op in evidence.ops:
-        if op.outcome == "ok" and op.job and op.kind in ("events", "status"):
-            by_reader[op.client, op.job].append(op)
-    for (client, job), ops in by_reader.items():
-        if any(op.kind == "events" for op in ops):
-            _stream(client, job, sorted(ops, key=lambda op: op.invoked), found)
-    return found
-
-
-def _stream(client: int, job: str, ops: list[Op], found: Finding) -> None:
-    ends = 0
-    for place, op in enumerate(ops):
-        if op.kind != "events":
-            continue
-        found.count("subscriptions")
-        expected = op.seen.after + 1
-        pieces = sorted([*op.seen.ranges, *op.seen.gaps])
-        for first, last in pieces:
-            if first != expected:
-                found.breaks(
-                    job=job,
-                    client=client,
-                    what=f"number {expected} was due, {first} came",
-                    after=op.seen.after,
-                )
-            expected = last + 1
-            found.count("events", last - first + 1)
-        if not op.seen.ended:
-            continue
-        ends += 1
-        later = next((each for each in ops[place + 1 :] if each.kind == "status"), None)
-        if later is not None and later.seen.state not in FINAL:
-            found.breaks(
-                job=job, client=client, what=f"the stream ended, the job was still {later.seen.state}"
-            )
-    if ends > 1:
-        found.breaks(job=job, client=client, what=f"{ends} ends")
 
 
 def hygiene(evidence: Evidence) -> Finding:
@@ -154,6 +127,8 @@ def hygiene(evidence: Evidence) -> Finding:
         ("process", seen.left_processes),
         ("file", seen.strange_files),
         ("log", seen.log_troubles),
+        ("a secret in", seen.secrets_found),
+        ("temporary file", seen.left_files),
         ("integrity_check", [line for line in seen.integrity if line != "ok"]),
     ):
         for word in named:
@@ -164,29 +139,4 @@ def hygiene(evidence: Evidence) -> Finding:
         found.breaks(what="the write-ahead log has grown", which=seen.wal_bytes)
     if seen.descriptors_quiet - seen.descriptors_ready > DESCRIPTORS_GROWN_MAX:
         found.breaks(what="descriptors", which=f"{seen.descriptors_ready}, then {seen.descriptors_quiet}")
-    return found
-
-
-def availability(evidence: Evidence) -> Finding:
-    """C16: while a daemon is ready, operations go well; no long silence."""
-    found = Finding("C16", "a daemon that is ready answers")
-    moments = sorted(op.ended for op in evidence.ops if op.outcome == "ok")
-    found.counts["ok"] = len(moments)
-    found.counts["not_ok"] = len(evidence.ops) - len(moments)
-    silences: list[float] = []
-    ready_s = 0.0
-    for life in evidence.lives:
-        if life.ready is None or life.ended is None:
-            continue
-        end = min(life.ended, life.asked or life.ended, max(moments, default=life.ready))
-        if end <= life.ready:
-            continue
-        ready_s += (end - life.ready) / 1e9
-        inside = moments[bisect_right(moments, life.ready) : bisect_right(moments, end)]
-        longest = max(later - earlier for earlier, later in pairwise([life.ready, *inside, end])) / 1e9
-        silences.append(longest)
-        if longest > SILENCE_MAX_S:
-            found.breaks(life=life.name, what=f"no operation went well for {longest:.1f} s")
-    found.counts["ok_per_ready_s"] = round(len(moments) / ready_s, 1) if ready_s else None
-    found.counts |= percentiles(silences, "silence_s")
     return found

@@ -7,6 +7,7 @@ moment is CLOCK_MONOTONIC, which is one clock for all processes of a machine.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import subprocess
@@ -16,11 +17,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobsvc import Cancelled, Context, command, task
+from jobsvc import Cancelled, Context, Secret, command, task
 
 STEP_S = 0.03
 """Between two effects of a slow job."""
 SLEEPER = "sleep 600 &"
+FLOOD_BYTES = 512 * 1024
+FLOOD = bytes(range(256)) * 256
+"""Garbage: NULs, escape codes, what is no UTF-8; 64 KiB of it."""
+HOG_STEP_BYTES = 8 * 1024 * 1024
+HOG_BYTES = 256 * 1024 * 1024
+HOG_WAITS_S = 20.0
+"""What is over its limit is looked for twice a second."""
 
 _file = os.open(os.environ["TORTURE_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 _folder = Path(os.environ["TORTURE_EFFECTS"]).parent
@@ -135,6 +143,48 @@ def leaver(ctx: Context, mark: str, n: int, seconds: float = 0, gate: str = "") 
     """Leaves a process behind that has left session and parent: nothing but its environment tells whose it is."""
     subprocess.run(["setsid", "sh", "-c", SLEEPER], check=True, stdout=subprocess.DEVNULL)
     return _work(ctx, mark, n, seconds, gate)
+
+
+@task(executor="process")
+def crash(ctx: Context, mark: str, n: int, how: str) -> dict[str, Any]:
+    """Ends its process: by a null read, by a status, or by 0 as if all were well."""
+    say("start", mark, ctx)
+    if how == "segfault":
+        ctypes.string_at(0)
+    os._exit(3 if how == "exit" else 0)
+
+
+@task(executor="process")
+def flood(ctx: Context, mark: str, n: int) -> dict[str, Any]:
+    """Writes garbage on its output, past Python and through it."""
+    say("start", mark, ctx)
+    for _ in range(FLOOD_BYTES // len(FLOOD)):
+        os.write(1, FLOOD)
+        print(FLOOD.decode("latin-1"))  # noqa: T201
+    say("end", mark, ctx, "returned")
+    return answer(ctx, mark, n)
+
+
+@task(executor="process", limits={"max_rss": "96M"})
+def hog(ctx: Context, mark: str, n: int) -> dict[str, Any]:
+    """Takes more memory than it may, and holds it."""
+    say("start", mark, ctx)
+    held: list[bytes] = []
+    while len(held) * HOG_STEP_BYTES < HOG_BYTES:
+        held.append(b"\xa5" * HOG_STEP_BYTES)
+        _nobody.wait(STEP_S)
+    _nobody.wait(HOG_WAITS_S)
+    say("end", mark, ctx, "returned")
+    return answer(ctx, mark, n)
+
+
+@task(executor="process")
+def secretive(ctx: Context, mark: str, n: int, word: Secret[str]) -> dict[str, Any]:
+    """Prints its secret: it must be found nowhere."""
+    say("start", mark, ctx)
+    print("the word is", word.reveal())  # noqa: T201
+    say("end", mark, ctx, "returned")
+    return answer(ctx, mark, n)
 
 
 program = command(
