@@ -1,8 +1,8 @@
 """F2: the `command` executor: a worker without a process of its own that starts one program for each attempt.
 
 To the engine it looks like any other worker. The next program is started when the last one runs: what waits here can
-still be given back, and a worker that is started meanwhile waits for one program at most. What a program says and how
-it ends is `command_run`'s matter.
+still be given back, and a worker that is started meanwhile waits for one program at most. When no process is to be
+had, what was to be started goes on waiting. What a program says and how it ends is `command_run`'s matter.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from jobsvc.model.frames import Cancel, Credit, Message, Quit, Recall, Returned, Start
 from jobsvc.model.task import TaskSpec
@@ -22,9 +23,14 @@ from jobsvc.runtime.waiting import Waiters
 
 Attempt = tuple[int, int]
 
+AGAIN_S = 1.0
+"""Pause after a start for which there was no descriptor, process or memory: others must end first."""
+
 
 class CommandWorker:
     """See the module; implements `ports.Worker`. `tasks` is exchanged by a reload; what runs is not touched."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -83,6 +89,9 @@ class CommandWorker:
     def quit(self) -> None:
         """See `ports.Worker`; it takes nothing more."""
         self.state = "stopping"
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         self._give_back(list(self._waiting))
 
     def running(self) -> tuple[int, int, int] | None:
@@ -112,9 +121,9 @@ class CommandWorker:
 
     # -- attempts
 
-    def _schedule(self) -> None:
+    def _schedule(self, pause_s: float = 0.0) -> None:
         if self._next is None and self._starting is None and self._waiting:
-            self._next = self._launcher.clock.callLater(0, self._start_next)
+            self._next = self._launcher.clock.callLater(pause_s, self._start_next)
 
     def _start_next(self) -> None:
         self._next = None
@@ -129,6 +138,7 @@ class CommandWorker:
             monotonic=self._monotonic,
             now_us=self._now_us,
             on_started=lambda: self._runs_now(key),
+            on_scarce=lambda error: self._wait(start, error),
             tell=self._tell,
             on_ended=lambda messages: self._ended(key, messages),
         )
@@ -141,6 +151,23 @@ class CommandWorker:
         if self._starting == key:
             self._starting = None
             self._schedule()
+
+    def _wait(self, start: Start, error: OSError) -> None:
+        """It could not be started now, and has not begun: it is the next one to be tried, or goes back."""
+        self._runs.pop((start.no, start.epoch))
+        self._starting = None
+        self._waiting.appendleft(start)
+        if self.state == "stopping":
+            self._give_back([start])
+            self._idle.fire(None)
+        else:
+            self._schedule(AGAIN_S)
+        self._log.warn(
+            "{task} cannot be started now, it waits: {error}",
+            task=start.task,
+            error=error,
+            action="start_waits",
+        )
 
     def _tell(self, messages: Sequence[Message]) -> None:
         self._listener.worker_messages(self, messages)

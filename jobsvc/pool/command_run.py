@@ -8,6 +8,7 @@ not taken fast enough finds its pipe full and waits. The arguments were checked 
 from __future__ import annotations
 
 import base64
+import errno
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -31,6 +32,9 @@ LOG_STREAM = "log"
 
 EXIT_UNRUNNABLE = frozenset((125, 126, 127))
 """Exit statuses by which the launcher (and every shell) says that the program could not be run at all."""
+
+SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
+"""Reasons for which no process is to be had just now: descriptors, processes or memory are used up."""
 
 REQUEST_ID_VARIABLE = "JOBSVC_REQUEST_ID"
 TRACEPARENT_VARIABLE = "TRACEPARENT"
@@ -66,6 +70,7 @@ class CommandRun:
 
     Args:
         on_started: told when the program runs.
+        on_scarce: told, in place of an end, when nothing was started because there is no room for a process just now.
         tell: takes messages of the attempt while it runs.
         on_ended: takes the last ones, the `Result` among them, once.
     """
@@ -80,6 +85,7 @@ class CommandRun:
         monotonic: Callable[[], float],
         now_us: Callable[[], int],
         on_started: Callable[[], None],
+        on_scarce: Callable[[OSError], None],
         tell: Callable[[Sequence[Message]], None],
         on_ended: Callable[[Sequence[Message]], None],
     ) -> None:
@@ -88,6 +94,7 @@ class CommandRun:
         self._monotonic = monotonic
         self._now_us = now_us
         self._on_started = on_started
+        self._on_scarce = on_scarce
         self._tell = tell
         self._on_ended = on_ended
         self._spec: CommandSpec | None = None
@@ -123,7 +130,7 @@ class CommandRun:
         except (ArgvError, msgspec.DecodeError) as error:
             self._end(JobError("rejected", message=str(error)))
         except OSError as error:
-            self._end(self._not_started(error))
+            self._not_started(error)
 
     def _count(self) -> None:
         """Its time counts from now."""
@@ -199,7 +206,7 @@ class CommandRun:
     def _exited(self, end: Exit | OSError) -> None:
         assert self._spec is not None
         if isinstance(end, OSError):
-            self._end(self._not_started(end))
+            self._not_started(end)
             return
         if self._look is not None:
             self._look.stop()
@@ -220,11 +227,14 @@ class CommandRun:
         else:
             self._end(self._died(end), again=self._again(end))
 
-    def _not_started(self, error: OSError) -> JobError:
+    def _not_started(self, error: OSError) -> None:
         """There is no process: nothing of the program has run."""
         assert self._spec is not None
-        words = f"{self._spec.argv[0]} could not be started: {error}"
-        return JobError("cancelled" if self._asked else "crashed", message=words)
+        if error.errno in SCARCE and not self._asked:
+            self._on_scarce(error)
+        else:
+            words = f"{self._spec.argv[0]} could not be started: {error}"
+            self._end(JobError("cancelled" if self._asked else "crashed", message=words))
 
     def _again(self, end: Exit) -> Again | None:
         """What its exit code says about another try; a signal says nothing."""

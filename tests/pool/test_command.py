@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_twisted
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
 
 from jobsvc.model.errors import Exit
 from jobsvc.model.frames import Again, Begin, Cancel, Credit, Items, Message, Recall, Result, Returned
 from jobsvc.model.limits import ITEM_MAX_BYTES, STDERR_TAIL_BYTES, STREAM_WINDOW_BYTES
 from jobsvc.model.task import CommandSpec, TaskSpec
+from jobsvc.pool import command, posix
 from jobsvc.pool.command import CommandWorker
 from jobsvc.ports import Death, Worker
 from tests.pool.harness import BOOT, Record, alive, gone, launcher, pause, reactor, start
@@ -356,6 +362,53 @@ async def test_what_has_not_begun_is_given_back(engine: Engine) -> None:
     assert engine.messages == [Returned([(2, 1)])]
     engine.worker.send([Recall()])
     assert engine.messages[1:] == [Returned([(1, 1), (3, 1)])]
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """So many starts find no descriptor, process or memory."""
+    real, reasons = posix.spawn, [errno.EMFILE, errno.EAGAIN, errno.ENOMEM][:times]
+
+    def spawn(argv: Sequence[bytes], environment: Sequence[bytes], descriptors: Sequence[int]) -> int:
+        if b"true" in argv and reasons:
+            number = reasons.pop()
+            raise OSError(number, os.strerror(number))
+        return real(argv, environment, descriptors)
+
+    monkeypatch.setattr(posix, "spawn", spawn)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_finds_no_room_for_a_process_waits_and_is_started_then(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "AGAIN_S", 0.001)
+    scarce(monkeypatch, 3)
+    engine.define("true", "true")
+    assert (await engine.run("true")).error is None
+    assert len(engine.of(Begin)) == len(engine.of(Result)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waits_for_room_for_a_process_can_be_given_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    said: list[object] = []
+
+    @implementer(ILogObserver)
+    def see(event: dict[str, Any]) -> None:
+        if event.get("action") == "start_waits":
+            said.append(event["error"])
+            engine.happened()
+
+    monkeypatch.setattr(command, "AGAIN_S", 3600.0)
+    globalLogPublisher.addObserver(see)
+    request.addfinalizer(partial(globalLogPublisher.removeObserver, see))
+    scarce(monkeypatch, 1)
+    engine.define("true", "true")
+    engine.worker.send([start("true", executor="command")])
+    await engine.until(lambda: said)
+    engine.worker.send([Cancel(1, 1, "cancel_asked")])
+    assert engine.messages == [Returned([(1, 1)])]
 
 
 @pytest_twisted.ensureDeferred
