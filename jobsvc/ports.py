@@ -132,11 +132,13 @@ class Change(msgspec.Struct, gc=False, kw_only=True):
 
     The row is known to be what the client has seen, so the fields are given whole; `reason` and `due_at` None stay as
     they are. `to` None keeps the state; `queued` starts what waits for its moment, as a move does, and clears `due_at`.
-    The event is a state event either way.
+    The event is a state event either way. `submitted` is the first event of the job as it was until now: it is kept,
+    unless one is, since the changed row does not tell it any more.
     """
 
     id: bytes
     revision: int
+    submitted: bytes
     to: Literal["queued"] | None
     reason: str | None
     at: int

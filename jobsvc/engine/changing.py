@@ -18,7 +18,7 @@ from jobsvc.engine.waits import Match, Waits, check_match
 from jobsvc.model.clock import named_time_us
 from jobsvc.model.errors import JobsvcError, invalid_field
 from jobsvc.model.ids import id_text
-from jobsvc.model.job import Job, Patch, policy_of
+from jobsvc.model.job import Job, Patch, policy_of, submitted_data
 from jobsvc.model.limits import DURATION_MAX_S
 from jobsvc.model.states import WAITING
 from jobsvc.ports import Change, Store
@@ -60,7 +60,7 @@ class Changing:
                     f"job {id_text(job_id)} is {job.state}: only a waiting job is changed",
                     job=id_text(job_id),
                 )
-            wanted = _change(job, patch, self._now_us())
+            wanted = _change(job, patch, self._now_us(), self._store.durability)
             if wanted is None:
                 return job
             changed = await self._store.change(wanted)
@@ -76,12 +76,12 @@ class Changing:
         return changed
 
 
-def _change(job: Job, patch: Patch, now: int) -> Change | None:
+def _change(job: Job, patch: Patch, now: int, durability: str) -> Change | None:
     """The write that brings `job` to what `patch` says; None when that says nothing. Raises invalid_field, conflict."""
     if patch == Patch():
         return None
     change = Change(
-        id=job.id, revision=job.revision, to=None, reason=None, at=now,
+        id=job.id, revision=job.revision, submitted=submitted_data(job, durability), to=None, reason=None, at=now,
         priority=job.priority if patch.priority is UNSET else patch.priority,
         run_at=job.run_at, expires_at=job.expires_at, policy=job.policy, labels=job.labels,
     )  # fmt: skip

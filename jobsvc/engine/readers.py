@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from jobsvc.engine.board import Board
 from jobsvc.engine.bus import Bus
 from jobsvc.model.events import Chunk, merged
-from jobsvc.model.job import Job, as_submitted, view
+from jobsvc.model.job import Job, submitted_data
 from jobsvc.ports import Store
 from jobsvc.runtime.waiting import leave
 
@@ -127,12 +127,7 @@ class EventReader(_Following):
         """See `Reader`. Chunks may hold events with numbers at or below `after`: the caller skips those."""
         if self.after < 1 and self._wanted("job"):
             self.after = 1
-            body = msgspec.json.encode(view(as_submitted(self._job), self._durability))
-            return [
-                Chunk(
-                    no=self._job.no, seq=1, count=1, kind="job", epoch=0, at=self._job.created_at, body=body
-                )
-            ]
+            return [await self._first()]
         self.after = max(self.after, 1)
         while True:
             stand = await self._tail.stand()
@@ -142,6 +137,16 @@ class EventReader(_Following):
             if self.after >= stand.upto:
                 return None if self._follow and not stand.done else []
             # A whole page was filtered away: there is more to read at once.
+
+    async def _first(self) -> Chunk:
+        """The event `job`: as the first change has kept it, else as the row tells it."""
+        job = self._job
+        if job.revision > 1:
+            kept = await self._store.chunks(job.no, 0, 1, ("job",))
+            if kept:
+                return kept[0]
+        body = submitted_data(job, self._durability)
+        return Chunk(no=job.no, seq=1, count=1, kind="job", epoch=0, at=job.created_at, body=body)
 
     def _wanted(self, kind: str) -> bool:
         return not self._kinds or kind in self._kinds

@@ -270,3 +270,8 @@ def as_submitted(job: Job) -> Job:
         error=None,
         seq=1,
     )
+
+
+def submitted_data(job: Job, durability: str) -> bytes:
+    """The `data` of a job's first event, from its row: right until its first change of fields, and stored by that."""
+    return msgspec.json.encode(view(as_submitted(job), durability))

@@ -64,6 +64,7 @@ def change(session: Session, reads: Reads, wanted: Change) -> Job | None:
     job = reads.get(wanted.id)
     assert job is not None  # it was changed a moment ago, in this transaction
     session.fresh.take((job.no,))
+    session.db.execute(sql.KEEP_SUBMITTED, (job.no, job.created_at, wanted.submitted))
     session.state_chunks([job.no], wanted.at)
     return job
 

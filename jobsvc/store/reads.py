@@ -17,7 +17,7 @@ from jobsvc.model.job import ARGS_LARGE, RESULT_LARGE, Job
 from jobsvc.model.states import FINAL
 from jobsvc.model.tokens import Token
 from jobsvc.ports import JobFilter, JobPage
-from jobsvc.store import statements as sql
+from jobsvc.store import queries as sql
 from jobsvc.store.rows import LARGE_FIELDS, Policies, attempts_of, chunks_of, jobs_of
 from jobsvc.store.tokens import TOKENS, tokens_of
 

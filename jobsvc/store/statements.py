@@ -1,4 +1,6 @@
-"""F2: every SQL statement of the store, each with its reason. Texts only; nothing is run here.
+"""F2: the SQL statements of writes and what goes with them, each with its reason. Texts only; nothing is run here.
+
+Those that only read are in `queries`.
 
 Many rows go into one statement as multi-row VALUES: `executemany` offers the interpreter lock at every row. Texts for
 many rows are built for the sizes `BATCHES` only and kept, so that SQLite's prepared statements are found again.
@@ -12,7 +14,7 @@ from functools import cache
 from typing import Final, Literal
 
 from jobsvc.model.states import ACTIVE, FINAL, WAITING, State, sources
-from jobsvc.store.rows import ATTEMPT_ARRAY, CHUNK_ARRAY, CHUNK_COLUMNS, JOB_COLUMNS, job_array
+from jobsvc.store.rows import CHUNK_COLUMNS, JOB_COLUMNS, job_array
 from jobsvc.store.schema import ACTIVE_WHEN, DUE_WHEN, EXPIRES_WHEN, FINISHED_WHEN, READY_WHEN, quoted
 
 BATCHES: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -21,7 +23,7 @@ lock is offered, and a busy reactor keeps it for half a millisecond. Per row, 32
 VARIABLES_MAX: Final = BATCHES[0] * len(JOB_COLUMNS)
 """Variables of the longest statement; SQLite's own limit is 32,766 since 3.32."""
 
-_NOS = "no IN (SELECT value FROM json_each(?))"
+NOS: Final = "no IN (SELECT value FROM json_each(?))"
 
 
 def batches(rows: int) -> Iterator[int]:
@@ -36,7 +38,8 @@ def _rows(row: str, count: int) -> str:
     return ",".join([row] * count)
 
 
-def _marks(count: int) -> str:
+def marks(count: int) -> str:
+    """So many placeholders."""
     return ",".join("?" * count)
 
 
@@ -76,9 +79,7 @@ def insert_running(count: int, own: tuple[str, ...] = SUBMIT_OWN) -> str:
 @cache
 def insert_full(count: int) -> str:
     """The INSERT with every column."""
-    return (
-        f"INSERT INTO jobs ({','.join(JOB_COLUMNS)}) VALUES {_rows(f'({_marks(len(JOB_COLUMNS))})', count)}"
-    )
+    return f"INSERT INTO jobs ({','.join(JOB_COLUMNS)}) VALUES {_rows(f'({marks(len(JOB_COLUMNS))})', count)}"
 
 
 @cache
@@ -116,7 +117,7 @@ def _fenced(to: State, fixed: str, columns: Sequence[str], count: int) -> str:
     changes = ",".join(_assign(column, place) for column, place in zip(columns, places, strict=False))
     no, epoch, owner = places[-3:]
     return (
-        f"UPDATE jobs SET state='{to}',{fixed}{changes} FROM (VALUES {_rows(f'({_marks(len(places))})', count)}) AS v"
+        f"UPDATE jobs SET state='{to}',{fixed}{changes} FROM (VALUES {_rows(f'({marks(len(places))})', count)}) AS v"
         f" WHERE jobs.no={no} AND jobs.epoch={epoch} AND jobs.owner={owner} AND jobs.{_fence(to)}"
     )
 
@@ -176,13 +177,13 @@ ATTEMPT_WIDTH: Final = 8
 def insert_attempts(count: int) -> str:
     """Attempts that ended and were not the last of their job."""
     columns = "no, epoch, attempt, state, began_at, finished_at, worker, error"
-    return f"INSERT INTO attempts ({columns}) VALUES {_rows(f'({_marks(ATTEMPT_WIDTH)})', count)}"
+    return f"INSERT INTO attempts ({columns}) VALUES {_rows(f'({marks(ATTEMPT_WIDTH)})', count)}"
 
 
 STATE_CHUNKS: Final = (
     "INSERT INTO chunks (no, seq, count, kind, epoch, at, body)"
     " SELECT no, seq, 1, 'state', epoch, ?, CAST(json_object('state', state, 'reason', reason, 'attempt', attempt,"
-    f" 'epoch', epoch, 'revision', revision) AS BLOB) FROM jobs WHERE {_NOS}"
+    f" 'epoch', epoch, 'revision', revision) AS BLOB) FROM jobs WHERE {NOS}"
 )
 """The state event of each of these jobs as its row stands now; the same text as `model.events.state_data` makes."""
 
@@ -193,12 +194,16 @@ def insert_chunks(count: int) -> str:
     columns = ",".join(f"v.column{place}" for place in range(1, len(CHUNK_COLUMNS) + 1))
     return (
         f"INSERT INTO chunks ({','.join(CHUNK_COLUMNS)}) SELECT {columns}"
-        f" FROM (VALUES {_rows(f'({_marks(len(CHUNK_COLUMNS) + 1)})', count)}) AS v"
+        f" FROM (VALUES {_rows(f'({marks(len(CHUNK_COLUMNS) + 1)})', count)}) AS v"
         f" CROSS JOIN jobs AS j ON j.no=v.column1 AND j.epoch=v.column5 AND j.owner=v.column{len(CHUNK_COLUMNS) + 1}"
         f" AND j.{ACTIVE_WHEN}"
     )
 
 
+KEEP_SUBMITTED: Final = (
+    "INSERT OR IGNORE INTO chunks (no, seq, count, kind, epoch, at, body) VALUES (?, 1, 1, 'job', 0, ?, ?)"
+)
+"""The first event of a job that is changed, as it was before: the row tells it no more. An earlier one stays."""
 PROGRESS: Final = (
     "UPDATE jobs SET progress=?,seq=max(seq, ?),revision=max(revision, ?)"
     f" WHERE no=? AND epoch=? AND owner=? AND {ACTIVE_WHEN}"
@@ -221,7 +226,6 @@ AUDIT_FORGET: Final = (
     "DELETE FROM audit_heads WHERE seq <= (SELECT seq FROM audit_heads ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 )
 """The chain itself vouches for what lies before the newest."""
-AUDIT_HEAD: Final = "SELECT seq, hash FROM audit_heads ORDER BY seq DESC LIMIT 1"
 AUDIT_HEADS: Final = "SELECT seq, hash FROM audit_heads"
 
 # -- claim -----------------------------------------------------------------------------------------------------------
@@ -233,7 +237,7 @@ READY: Final = (
 CLAIM: Final = (
     "UPDATE jobs SET state='running',reason=NULL,owner=?,executor=?,epoch=epoch+1,attempt=attempt+1,"
     "claimed_at=coalesce(claimed_at, ?),claim_seq=coalesce(claim_seq, seq+1),seq=seq+1,revision=revision+1,"
-    f"started_at=NULL WHERE {_NOS} AND {READY_WHEN}"
+    f"started_at=NULL WHERE {NOS} AND {READY_WHEN}"
 )
 """Queued → running for one worker, all of its jobs at once."""
 
@@ -288,7 +292,7 @@ DUE: Final = (
 """Jobs whose time has come."""
 WAKE: Final = (
     "UPDATE jobs SET state='queued',reason=NULL,due_at=NULL,seq=seq+1,revision=revision+1"
-    f" WHERE {_NOS} AND state IN ({quoted(sources('queued', ('scheduled', 'retrying')))})"
+    f" WHERE {NOS} AND state IN ({quoted(sources('queued', ('scheduled', 'retrying')))})"
 )
 SHIFT_RETRIES: Final = (
     f"UPDATE jobs SET due_at=due_at+? WHERE {DUE_WHEN} AND state='retrying' AND reason='retry'"
@@ -296,8 +300,7 @@ SHIFT_RETRIES: Final = (
 """A backoff is a number of seconds, though it is stored as a moment: it moves with the clock that was set. No event:
 nothing but the moment changes."""
 COUNT_TASKS: Final = (
-    "SELECT json_group_object(task, n) FROM"
-    f" (SELECT task, count(*) AS n FROM jobs WHERE {_NOS} GROUP BY task)"
+    f"SELECT json_group_object(task, n) FROM (SELECT task, count(*) AS n FROM jobs WHERE {NOS} GROUP BY task)"
 )
 EXPIRED: Final = (
     "SELECT json_group_array(no) FROM"
@@ -306,7 +309,7 @@ EXPIRED: Final = (
 """Waiting jobs that nobody wants any more."""
 EXPIRE: Final = (
     "UPDATE jobs SET state='expired',reason=NULL,finished_at=?,error=?,seq=seq+1,revision=revision+1"
-    f" WHERE {_NOS} AND state IN ({quoted(sources('expired', WAITING))})"
+    f" WHERE {NOS} AND state IN ({quoted(sources('expired', WAITING))})"
 )
 
 # -- removal ---------------------------------------------------------------------------------------------------------
@@ -317,7 +320,7 @@ FINISHED: Final = (
 """What retention takes, oldest end first."""
 FINAL_NO: Final = f"SELECT no FROM jobs WHERE id=? AND state IN ({quoted(tuple(sorted(FINAL)))})"
 REMOVE: Final = tuple(
-    f"DELETE FROM {table} WHERE {_NOS}" for table in ("payload", "chunks", "attempts", "jobs")
+    f"DELETE FROM {table} WHERE {NOS}" for table in ("payload", "chunks", "attempts", "jobs")
 )
 """A job and all that belongs to it, children first."""
 REMEMBER_LAST_NO: Final = (
@@ -352,95 +355,6 @@ INTERRUPTED: Final = f"SELECT {job_array()} FROM jobs WHERE {ACTIVE_WHEN}"
 """What was active when the last daemon ended."""
 LAST_EVENTS: Final = (
     "SELECT json_group_array(json_array(no, last)) FROM"
-    f" (SELECT no, max(seq + count - 1) AS last FROM chunks WHERE {_NOS} GROUP BY no)"
+    f" (SELECT no, max(seq + count - 1) AS last FROM chunks WHERE {NOS} GROUP BY no)"
 )
 """Chunks are numbered ahead of the row: events of items and logs do not touch it."""
-
-# -- reads -----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def jobs_where(condition: str, *, args: bool = True, result: bool = True) -> str:
-    """Rows by a condition with its own placeholders."""
-    return f"SELECT {job_array(args=args, result=result)} FROM jobs WHERE {condition}"
-
-
-@cache
-def jobs_page(conditions: str, order: str, *, args: bool, result: bool) -> str:
-    """One page of a list, by the row number, which is stable under inserts."""
-    return (
-        f"SELECT {job_array(args=args, result=result)} FROM"
-        f" (SELECT * FROM jobs WHERE {conditions} ORDER BY no {order} LIMIT ?)"
-    )
-
-
-BY_NOS: Final = _NOS
-BY_ID: Final = "id=?"
-BY_KEY: Final = "tenant=? AND key=?"
-LABEL: Final = "EXISTS (SELECT 1 FROM json_each(labels) AS l WHERE l.key=? AND l.value=?)"
-PAYLOAD: Final = "SELECT body FROM payload WHERE no=? AND which=?"
-PAYLOAD_BYTES: Final = "SELECT coalesce(sum(length(body)), 0) FROM payload WHERE no=? AND which & ? != 0"
-
-
-@cache
-def by_ids(count: int) -> str:
-    """The condition for several ids."""
-    return f"id IN ({_marks(count)})"
-
-
-@cache
-def by_keys(count: int) -> str:
-    """The condition for several idempotency keys of one tenant."""
-    return f"tenant=? AND key IN ({_marks(count)})"
-
-
-@cache
-def states_of(count: int) -> str:
-    """Of several ids of one tenant, how each job stands; nothing else of the rows is read."""
-    return f"SELECT json_group_array(json_array(hex(id), state)) FROM jobs WHERE tenant=? AND {by_ids(count)}"
-
-
-@cache
-def chunk_window(condition: str) -> str:
-    """How far one page of chunks goes: [first, last] seq of about so many bytes, at least one chunk.
-
-    Only lengths are looked at, and not of more than `WINDOW_CHUNKS`, so that long streams are read in even steps.
-    """
-    return (
-        "SELECT min(seq), max(seq) FROM (SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before FROM"
-        f" (SELECT seq, length(body) AS size FROM chunks WHERE {condition} ORDER BY seq LIMIT ?)) WHERE before < ?"
-    )
-
-
-@cache
-def chunks_between(condition: str) -> str:
-    """The chunks of that page."""
-    return f"SELECT {CHUNK_ARRAY} FROM chunks WHERE {condition} AND seq BETWEEN ? AND ?"
-
-
-CHUNKS_AFTER: Final = (
-    "no=? AND seq >= coalesce((SELECT max(seq) FROM chunks WHERE no=? AND seq <= ?), 0) AND seq+count-1 > ?"
-)
-"""Chunks of a job that hold events above a number; begins at the chunk that may straddle it."""
-ITEMS_AFTER: Final = (
-    "no=? AND stream=? AND n >= coalesce("
-    "(SELECT max(n) FROM chunks WHERE no=? AND stream=? AND n IS NOT NULL AND n <= ?), 0)"
-    " AND n IS NOT NULL AND n+count-1 > ?"
-)
-"""The same for the items of one stream, by item numbers."""
-WINDOW_CHUNKS: Final = 1000
-
-ATTEMPTS: Final = f"SELECT {ATTEMPT_ARRAY} FROM attempts WHERE no=?"
-QUEUED: Final = (
-    "SELECT json_group_object(task, n) FROM"
-    f" (SELECT task, count(*) AS n FROM jobs WHERE {READY_WHEN} GROUP BY task)"
-)
-WAITING_TENANTS: Final = (
-    "SELECT json_group_object(tenant, n) FROM (SELECT tenant, sum(n) AS n FROM ("
-    f"SELECT tenant, count(*) AS n FROM jobs WHERE {READY_WHEN} GROUP BY tenant"
-    f" UNION ALL SELECT tenant, count(*) FROM jobs WHERE {DUE_WHEN} GROUP BY tenant"
-    ") GROUP BY tenant)"
-)
-"""Jobs that wait, by tenant, found by two indexes. Nothing makes a job `held` or `blocked` yet; what will needs one."""
-NEXT_DUE: Final = f"SELECT min(due_at) FROM jobs WHERE {DUE_WHEN}"
-NEXT_EXPIRES: Final = f"SELECT min(expires_at) FROM jobs WHERE {EXPIRES_WHEN}"

@@ -17,7 +17,8 @@ from tests.contract.test_store_ways import make
 def change_of(job: Job, **fields: Any) -> Change:
     """Everything as it is, and what is given."""
     usual: dict[str, Any] = {
-        "id": job.id, "revision": job.revision, "to": None, "reason": None, "at": NOW + 5, "priority": job.priority,
+        "id": job.id, "revision": job.revision, "submitted": b'{"n":0}', "to": None, "reason": None, "at": NOW + 5,
+        "priority": job.priority,
         "run_at": job.run_at, "expires_at": job.expires_at, "policy": job.policy, "labels": job.labels,
     }  # fmt: skip
     return Change(**(usual | fields))
@@ -35,10 +36,22 @@ def test_every_field_is_changed(held: Held) -> None:
     assert (changed.state, changed.reason, changed.seq, changed.revision) == ("queued", None, 2, 2)
     assert (changed.priority, changed.expires_at) == (7, NOW + 900)
     assert (changed.policy, changed.labels) == (b'{"max_attempts":3}', b'{"c":"d"}')
-    assert held.chunks(job)[0].body == state_data("queued", None, 0, 0, 2)
+    assert [chunk.body for chunk in held.chunks(job)] == [b'{"n":0}', state_data("queued", None, 0, 0, 2)]
     (claimed,) = held.claimed()
     assert (claimed.priority, claimed.labels, claimed.revision) == (7, b'{"c":"d"}', 3)
-    assert held.event_numbers(job) == [2, 3]
+    assert held.event_numbers(job) == [1, 2, 3]
+
+
+def test_the_first_event_is_kept_as_it_was_before_the_first_change(held: Held) -> None:
+    """Later changes leave it as it is; one that is refused keeps nothing."""
+    (job,) = held.submitted(job_of())
+    assert held(held.store.change(change_of(job, revision=9))) is None
+    assert held.chunks(job) == []
+    changed = held(held.store.change(change_of(job, submitted=b'{"n":1}')))
+    assert changed is not None
+    held(held.store.change(change_of(changed, submitted=b'{"n":2}')))
+    first = held.chunks(job)[0]
+    assert (first.seq, first.kind, first.at, first.body) == (1, "job", job.created_at, b'{"n":1}')
 
 
 def test_a_larger_priority_is_claimed_first(held: Held) -> None:
@@ -80,7 +93,7 @@ def test_another_moment(held: Held) -> None:
     assert now is not None
     assert (now.state, now.reason, now.run_at, now.due_at) == ("queued", "operator", None, None)
     assert held(held.store.next_due()) is None
-    assert held.event_numbers(job) == [2, 3]
+    assert held.event_numbers(job) == [1, 2, 3]
     assert [claimed.id for claimed in held.claimed()] == [job.id]
 
 

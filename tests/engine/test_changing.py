@@ -42,6 +42,16 @@ def test_the_fields_of_a_queued_job(rig: Rig) -> None:
     assert rig.get(job).revision == 3
 
 
+def test_the_first_event_stays_what_it_was(rig: Rig) -> None:
+    """Whoever reads it after a change, or after two, sees the job as it was accepted."""
+    job = rig.submit("quick", labels={"a": "1"}, priority=3, timeouts={"run": 5})
+    [before] = rig.read(job)
+    result_of(change(rig, job, priority=9, labels=None, timeouts={"run": 7}))
+    result_of(change(rig, job, priority=8))
+    assert rig.read(job)[0].data == before.data
+    assert (before.data["priority"], before.data["labels"]) == (3, {"a": "1"})
+
+
 def test_labels_may_all_go(rig: Rig) -> None:
     job = rig.submit("quick", labels={"a": "1"})
     assert result_of(change(rig, job, labels=None)).labels == b"{}"

@@ -12,7 +12,7 @@ from jobsvc.model.errors import JobsvcError
 from jobsvc.model.events import Chunk
 from jobsvc.model.job import Job
 from jobsvc.ports import Append, Claim, Durability, JobFilter, Move
-from jobsvc.store import connection, rows, session, statements
+from jobsvc.store import connection, queries, rows, session, statements
 from jobsvc.store.connection import StoreRefused, open_reader
 from jobsvc.store.marks import Misplaced
 from jobsvc.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
@@ -382,18 +382,18 @@ def test_a_locked_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -
     ("statement", "index"),
     [
         (statements.READY, "jobs_ready"),
-        (statements.QUEUED, "jobs_ready"),
+        (queries.QUEUED, "jobs_ready"),
         (statements.DUE, "jobs_due"),
-        (statements.NEXT_DUE, "jobs_due"),
+        (queries.NEXT_DUE, "jobs_due"),
         (statements.EXPIRED, "jobs_expires"),
-        (statements.NEXT_EXPIRES, "jobs_expires"),
+        (queries.NEXT_EXPIRES, "jobs_expires"),
         (statements.FINISHED, "jobs_finished"),
         (statements.INTERRUPTED, "jobs_active"),
         (statements.key_holders(4), "jobs_key"),
-        (statements.jobs_where(statements.BY_KEY), "jobs_key"),
-        (statements.jobs_where(statements.BY_ID), "sqlite_autoindex_jobs_1"),
-        (statements.chunk_window(statements.CHUNKS_AFTER), "sqlite_autoindex_chunks_1"),
-        (statements.chunk_window(statements.ITEMS_AFTER), "chunks_items"),
+        (queries.jobs_where(queries.BY_KEY), "jobs_key"),
+        (queries.jobs_where(queries.BY_ID), "sqlite_autoindex_jobs_1"),
+        (queries.chunk_window(queries.CHUNKS_AFTER), "sqlite_autoindex_chunks_1"),
+        (queries.chunk_window(queries.ITEMS_AFTER), "chunks_items"),
         (statements.NEXT_ITEM, "chunks_items"),
         (statements.ORPHANS_GONE, "jobs_due"),
         (statements.settle("failed", 4), "INTEGER PRIMARY KEY"),
