@@ -376,8 +376,11 @@ class Request(server.Request):
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone."""
         self.release_body()
+        if self._slices is not None:
+            self.unregisterProducer()
         self._let_go()
         super().connectionLost(reason)
+        self.transport = None
 
     def finish(self) -> None:
         """All of the reply has been written; what of it waits for a slow client goes out first."""
@@ -386,6 +389,8 @@ class Request(server.Request):
             self._finishing = True
         else:
             super().finish()
+            # It outlives its connection until the next collection; what a client left unread must not.
+            self.transport = None
 
     def _opening(self, *, silent: bool) -> bytes:
         """Status line and headers."""
