@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from sys import getsizeof
 from typing import Any
 from weakref import ref
 
 import pytest
 
+from jobsvc.http.bulk import BulkIntake
+from jobsvc.http.bulk_reply import Outcomes
 from jobsvc.http.limits import WRITE_SLICE_BYTES
 from jobsvc.http.request import Request
 from jobsvc.http.slices import Slices
+from jobsvc.model.job import Submit
+from jobsvc.ports import Submitted
 from tests.http import wire
 from tests.http.house import House
 
+NDJSON = {"Content-Type": "application/x-ndjson"}
+LINE = b'{"task":"echo"}\n'
 LARGE_BYTES = 4 * WRITE_SLICE_BYTES
 
 
@@ -76,6 +83,32 @@ def test_what_a_client_left_unread_goes_with_its_connection(
     del client
     assert socket() is None
     assert house.site.held_bytes == 0
+
+
+def test_an_upload_that_was_answered_holds_no_line(house: House) -> None:
+    """The table of its lines, empty at the end, would still be as large as it was."""
+    client = house.wire()
+    client.request("POST", "/v1/jobs/bulk?follow=out", LINE * 100, NDJSON)
+    for start in house.worker.started:
+        house.worker.succeed(start)
+    client.request("POST", "/v1/jobs/bulk?atomic=1", LINE * 100, NDJSON)
+    assert [reply.status for reply in client.replies()] == [200, 200]
+    assert [len(reply.lines()) for reply in client.replies()] == [200, 100]
+    found = gc.get_objects()
+    [outcomes] = [each for each in found if isinstance(each, Outcomes) and each._edge.engine is house.engine]
+    assert getsizeof(outcomes._lines) == getsizeof({})
+    assert [each.held for each in found if isinstance(each, BulkIntake) and each._clock is house.clock] == [
+        [],
+        [],
+    ]
+
+
+def test_nothing_is_followed_for_a_client_that_left(house: House) -> None:
+    """A group that is committed only then: nobody would ever take what is followed for it."""
+    outcomes = Outcomes(house.api.edge, "default")
+    outcomes.close()
+    outcomes.committed([1], [Submitted(house.engine.prepare(Submit(task="echo"), "default"))])
+    assert not house.engine.bus.follows
 
 
 def test_a_reply_that_is_not_read_on_is_let_go() -> None:
