@@ -22,6 +22,9 @@ CROWDED_SHARE = 2
 """With one in so many of those used, uploads go on only as fast as their own jobs are committed."""
 SUBMIT_BURST_S = 10
 """A tenant may use the submits of so many seconds at once: the window of its rate."""
+TENANTS_IDLE_MAX = 1_000
+"""Tenants remembered while nothing of them moves, about a kilobyte each: tenants come and go with tokens, and a service
+that makes one for each of its customers' runs has a million in a year."""
 TELL_SHARE = 2
 """The RateLimit headers appear once one in so many of a limit is used: before that nobody needs them."""
 
@@ -77,6 +80,7 @@ class Quotas:
         self._left: dict[str, Rate] = {}  # how fast jobs of a tenant stop waiting
         self._stored = Rate(seconds)
         self._buckets: dict[str, Bucket] = {}
+        self._forget_at = TENANTS_IDLE_MAX
 
     # -- asking
 
@@ -177,6 +181,8 @@ class Quotas:
 
     def sent(self, jobs: Sequence[Job]) -> Sent:
         """These, all of one tenant, go to the store. The tenant's tokens are spent, whatever becomes of them."""
+        if max(len(self.waiting), len(self._left), len(self._buckets)) >= self._forget_at:
+            self._forget_idle()
         sent = Sent(jobs[0].tenant, len(jobs), _waiting(jobs))
         self._in_flight += sent.jobs
         if sent.waiting:
@@ -194,6 +200,19 @@ class Quotas:
             # Nearly always all of them are new.
             new = sent.waiting if len(accepted) == sent.jobs else _waiting(accepted)
             self.waiting[sent.tenant] += new
+
+    def _forget_idle(self) -> None:
+        """Nothing is remembered that a tenant new to us would not have as well."""
+        for counts in (self.waiting, self._coming):
+            for tenant in [tenant for tenant, count in counts.items() if not count]:
+                del counts[tenant]
+        for tenant in [tenant for tenant, rate in self._left.items() if rate.over]:
+            del self._left[tenant]
+        for tenant in [tenant for tenant, bucket in self._buckets.items() if bucket.full]:
+            del self._buckets[tenant]
+        # Those that are left move: to look again before there are twice as many would be a look at all for each submit.
+        busy = max(len(self.waiting), len(self._left), len(self._buckets))
+        self._forget_at = max(TENANTS_IDLE_MAX, 2 * busy)
 
     def back(self, tenant: str) -> None:
         """A job waits again."""

@@ -89,6 +89,11 @@ class Rate:
         silence_s = now - self._last
         return min(rate, SILENCE * self._burst / silence_s) if silence_s > 0 else rate
 
+    @property
+    def over(self) -> bool:
+        """Whether the last went by so long ago that a new one would say as much."""
+        return self._seconds() - self._last >= LONG_S
+
 
 class Bucket:
     """A token bucket: `per_s` on the average, `room` at once.
@@ -114,6 +119,11 @@ class Bucket:
         self._held = min(self.room, self._held + (now - self._at) * self.per_s)
         self._at = now
         return self._held
+
+    @property
+    def full(self) -> bool:
+        """Whether a new one would hold as much."""
+        return self.held() >= self.room
 
     def take(self, count: int) -> None:
         """Take so many, which are there."""

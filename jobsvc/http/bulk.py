@@ -334,6 +334,7 @@ class BulkIntake:
     def close(self) -> None:
         """Nobody asks for it any more. What is on its way to the store gets there."""
         self._give(self._held_bytes)
+        self.held, self._refusals = [], Refusals()  # not to be kept until the next collection
 
     def _hold_back(self, group: Group, jobs: list[Job]) -> None:
         group.settled = True

@@ -63,9 +63,12 @@ class Outcomes:
         self._ready: deque[Job | bytes] = deque()
         self._held_bytes = 0
         self._more: Waiters[None] = Waiters()
+        self._closed = False
 
     def committed(self, lines: Sequence[int], answers: Sequence[Submitted]) -> None:
-        """Follow these jobs from now on."""
+        """Follow these jobs from now on, unless nobody listens any more."""
+        if self._closed:
+            return
         fresh: list[Job] = []
         replayed: list[Job] = []
         for line, answer in zip(lines, answers, strict=True):
@@ -137,9 +140,13 @@ class Outcomes:
         return encode_lines(out)
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Nobody listens any more. Nothing is kept, not even empty tables: those of a million lines take 80 MB, and
+        what refers to them may lie about until the next collection.
+        """  # fmt: skip
+        self._closed = True
         for follow in self._follows:
             follow.close()
+        self._follows, self._lines, self._ready = [], {}, deque()
 
 
 def _size(job: Job) -> int:

@@ -375,17 +375,22 @@ class Request(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone."""
-        self._give_back()
+        self.release_body()
+        if self._slices is not None:
+            self.unregisterProducer()
         self._let_go()
         super().connectionLost(reason)
+        self.transport = None
 
     def finish(self) -> None:
         """All of the reply has been written; what of it waits for a slow client goes out first."""
-        self._give_back()
+        self.release_body()
         if self._slices is not None and not self._disconnected:
             self._finishing = True
         else:
             super().finish()
+            # It outlives its connection until the next collection; what a client left unread must not.
+            self.transport = None
 
     def _opening(self, *, silent: bool) -> bytes:
         """Status line and headers."""
@@ -409,7 +414,9 @@ class Request(server.Request):
         return JobsvcError("too_large", f"The body is larger than {limit} bytes.")
 
     def release_body(self) -> None:
-        """Its body is needed no longer: a reply may yet take long."""
+        """Its body is needed no longer: a reply may yet take long, and Klein's closures keep the request itself, in a
+        circle, until the next collection.
+        """  # fmt: skip
         self._body = b""
         self._give_back()
 

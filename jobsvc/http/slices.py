@@ -9,6 +9,8 @@ from zope.interface import implementer
 
 from jobsvc.http.limits import WRITE_SLICE_BYTES
 
+_NOTHING = memoryview(b"")  # an empty slice of the reply would keep all of it
+
 
 @implementer(IPushProducer)
 class Slices:
@@ -44,7 +46,7 @@ class Slices:
     def stopProducing(self) -> None:
         """The connection is gone."""
         self._paused = True
-        self._data = self._data[:0]
+        self._data = _NOTHING
 
     def _go_on(self) -> None:
         self._writing = True
@@ -54,5 +56,5 @@ class Slices:
             self._write(piece)
         self._writing = False
         if self._data and self._at == len(self._data):
-            self._data = self._data[:0]
+            self._data = _NOTHING
             self._ended()

@@ -37,7 +37,8 @@ SQLITE_MIN: Final = (3, 35, 0)
 CHECK_ALWAYS_BYTES: Final = 64 * 1024 * 1024
 """A database of this size, 300,000 jobs, is checked in 0.2 s: at every start. Larger: after an unclean end."""
 WRITER_CACHE_KIB: Final = 16 * 1024
-"""Pages of the newest 60,000 jobs or so: what is claimed and settled next is still in memory."""
+"""Pages of the newest 60,000 jobs or so: what is claimed and settled next is still in memory. A daemon
+grows by it, a few MB for each 10,000 jobs, until it is full; the readers add 2 MB each."""
 CHECKPOINT_PAGES: Final = 4_000
 """16 MB of WAL before its pages go to the file: a page changed by insert, claim and outcome goes there once."""
 WAL_KEEP_BYTES: Final = 64 * 1024 * 1024

@@ -9,6 +9,7 @@ from twisted.internet.defer import succeed
 
 from jobsvc.engine import quotas as rules
 from jobsvc.engine.engine import EngineConfig
+from jobsvc.engine.rates import LONG_S
 from jobsvc.model.errors import JobsvcError
 from jobsvc.model.job import Job, Submit
 from jobsvc.store.memory import InlineStore
@@ -203,3 +204,33 @@ def test_limits_are_told_from_half_on(small: Rig) -> None:
     rated.submit_many("quick", 3)
     assert rated.engine.quotas.limits("default") == [rules.Limit("submit", 10, 3, 10, 7.0)]
     rated.close()
+
+
+def test_tenants_that_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come and go, those are remembered of whom something waits or has just moved, and a few more."""
+    monkeypatch.setattr(rules, "TENANTS_IDLE_MAX", 10)
+    rig = Rig(config=EngineConfig(queue_max=5, submit_rate=1.0))
+    quotas = rig.engine.quotas
+    tables = (quotas.waiting, quotas._coming, quotas._left, quotas._buckets)
+    quotas.answered(quotas.sent(stays := jobs(rig, 5, "stays")), stays)
+    for number in range(200):
+        came = jobs(rig, 1, f"tenant-{number}")
+        quotas.answered(quotas.sent(came), came)
+        assert quotas.room(came[0].tenant, 5)[0] == 4
+        quotas.gone(came)
+        rig.clock.advance(LONG_S / 5)
+        assert all(len(table) <= 11 for table in tables)
+    assert quotas.waiting["stays"] == 5
+    assert refused(rig, tenant="stays").code == "queue_full"
+    rig.close()
+
+
+def test_a_tenant_that_is_busy_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has used of its rate is not given back by the coming of others."""
+    monkeypatch.setattr(rules, "TENANTS_IDLE_MAX", 1)
+    rig = Rig(config=EngineConfig(submit_rate=1.0))
+    rig.submit_many("quick", 10)
+    for number in range(5):
+        result_of(rig.engine.submit(jobs(rig, 1, f"tenant-{number}")))
+    assert refused(rig).code == "rate_limited"
+    rig.close()
