@@ -336,8 +336,9 @@ class Death(msgspec.Struct):
     `how`: `exit` (by itself: status or a signal other than SIGKILL; or for what its attempt used: by a limit, or by the
     kernel for want of memory, with `exit.oom`), `killed` (we sent the SIGKILL, to stop an attempt), `stalled` (we
     killed it for missing its heartbeat), `lost` (a SIGKILL we did not send, or a lost channel), `quit` (told to).
-    `running` is the attempt its begin mark named at the end: of a cpu worker, and of an io worker that ended by itself
-    or stalled, where it is the coroutine whose step ran.
+    `running` is the attempt its begin mark named at the end: of a cpu worker the one that began last, which may have
+    ended, with its result lost on the way; of an io worker that ended by itself or stalled, the coroutine whose step
+    ran.
     """
 
     how: Literal["exit", "killed", "stalled", "lost", "quit"]

@@ -16,12 +16,23 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from jobsvc.model.clock import TIME_MAX_US
 from jobsvc.model.errors import JobError
-from jobsvc.model.limits import DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
+from jobsvc.model.limits import ARGS_CEILING_BYTES, DURATION_MAX_S, FRAME_MAX_BYTES, PART_BYTES
 from jobsvc.model.task import TaskSpec
 
 PROTO = 3
 """Version of this table; a worker of another version is refused at `Hello`."""
+
+
+# What a worker says is made by code that is not ours: no number in it may be one that the database cannot hold, as a
+# write that fails ends the daemon, and would end it anew with every start of the job.
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+TimeUs = Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX_US)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=FRAME_MAX_BYTES)]
+"""Of texts in one body; each has a byte at least."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=2**32)]
+"""More than a century is a lie, and NaN or infinity would spoil every mean that they come into."""
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
@@ -54,9 +65,9 @@ class Manifest(Message, tag=2, gc=True):
 class Begin(Message, tag=3):
     """The attempt's code starts now; `at_us` is the wall clock."""
 
-    no: int
-    epoch: int
-    at_us: int
+    no: Number
+    epoch: Number
+    at_us: TimeUs
 
 
 class Again(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -68,7 +79,7 @@ class Again(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     how: Literal["retry", "never", "snooze"]
     after_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)] | None = None
-    at_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    at_us: Number | None = None
 
 
 class Result(Message, tag=4, gc=True):
@@ -77,12 +88,12 @@ class Result(Message, tag=4, gc=True):
     `began_us` is the wall clock at begin, `run_s` the time it ran. With `again` of a snooze there is neither.
     """
 
-    no: int
-    epoch: int
-    began_us: int
-    run_s: float
+    no: Number
+    epoch: Number
+    began_us: TimeUs
+    run_s: Seconds
     error: JobError | None = None
-    parts: int = 0
+    parts: Count = 0
     body: bytes = b""
     again: Again | None = None
 
@@ -90,43 +101,43 @@ class Result(Message, tag=4, gc=True):
 class Items(Message, tag=5):
     """`count` items of one stream: their JSON texts joined by newlines."""
 
-    no: int
-    epoch: int
+    no: Number
+    epoch: Number
     stream: str
-    count: int
-    parts: int = 0
+    count: Count
+    parts: Count = 0
     body: bytes = b""
 
 
 class Log(Message, tag=6):
     """`count` log events: JSON objects {"level","message","fields","source"} joined by newlines."""
 
-    no: int
-    epoch: int
-    count: int
-    parts: int = 0
+    no: Number
+    epoch: Number
+    count: Count
+    parts: Count = 0
     body: bytes = b""
 
 
 class Progress(Message, tag=7):
     """The latest progress: JSON {"n","of","note"}. Workers send at most one per `PROGRESS_EVERY_S`, and the last."""
 
-    no: int
-    epoch: int
+    no: Number
+    epoch: Number
     body: bytes
 
 
 class Returned(Message, tag=8):
     """Attempts that had not begun and will not: the answer to `Recall` and to a `Cancel` of one not begun."""
 
-    attempts: list[tuple[int, int]]
+    attempts: list[tuple[Number, Number]]
 
 
 class Pong(Message, tag=9):
     """The answer to `Ping`. From an io worker it comes from its loop, so it proves that the loop turns."""
 
-    n: int
-    rss_bytes: int = 0
+    n: Number
+    rss_bytes: Number = 0
 
 
 class Loading(Message, tag=17):
@@ -195,8 +206,8 @@ class Quit(Message, tag=15):
 class Part(Message, tag=16):
     """A piece of the body of a later message of the same attempt; `key` says which: see `split`."""
 
-    no: int
-    epoch: int
+    no: Number
+    epoch: Number
     data: bytes
 
 
@@ -264,6 +275,11 @@ def split(message: Message) -> Iterator[Message]:
     yield msgspec.structs.replace(message, parts=len(cuts), body=rest)
 
 
+PARTS_MAX_BYTES = 2 * ARGS_CEILING_BYTES
+"""Of all parts that wait for their message: a sender sends them in one go, so there is one such message at a time, and
+the largest are arguments, of which secrets grow when they are sealed."""
+
+
 class FrameError(Exception):
     """The peer sent what is no frame of ours; the channel must be closed."""
 
@@ -281,6 +297,7 @@ class Deframer:
         self._have = 0
         self._need = _HEAD_BYTES
         self._parts: dict[tuple[int, int], list[bytes]] = {}
+        self._parts_bytes = 0
 
     def feed(self, data: bytes) -> list[Message]:
         """All messages that are complete with `data`, with split bodies joined.
@@ -324,11 +341,15 @@ class Deframer:
         for message in messages:
             if isinstance(message, Part):
                 self._parts.setdefault((message.no, message.epoch), []).append(message.data)
+                self._parts_bytes += len(message.data)
+                if self._parts_bytes > PARTS_MAX_BYTES:
+                    raise FrameError(f"parts of {self._parts_bytes} bytes whose message has not come")
                 continue
             if isinstance(message, (Result, Items, Log, Start)) and message.parts:
                 pieces = self._parts.pop((message.no, message.epoch), [])
                 if len(pieces) != message.parts:
                     raise FrameError(f"{len(pieces)} parts where {message.parts} were announced")
+                self._parts_bytes -= sum(map(len, pieces))
                 message.body = b"".join((*pieces, message.body))
                 message.parts = 0
             out.append(message)

@@ -35,6 +35,11 @@ class Mark:
         no, epoch, began_us, _ = self._steady()
         return (no, epoch, began_us) if no > 0 else None
 
+    def last(self) -> tuple[int, int, int] | None:
+        """(no, epoch, began_us) of what began last, whether it still runs or not; None when nothing has."""
+        no, epoch, began_us, _ = self._steady()
+        return (abs(no), epoch, began_us) if no else None
+
     def latest(self) -> tuple[tuple[int, int], int]:
         """(no, epoch) of what began last, whether it still runs or not, and how many have begun."""
         no, epoch, _, begun = self._steady()

@@ -153,10 +153,9 @@ class WorkerProcess:
         self._child: Child | None = None
         self._channel: Channel | None = None
         self._timer: IDelayedCall | None = None
-        self._pipes = (
-            select.poll()
-        )  # one system call tells that nothing was printed, where two reads would fail
+        self._pipes = select.poll()  # one call tells that nothing was printed, where two reads would fail
         self._announced = False  # its manifest has come
+        self._pinged = False  # a cpu worker was asked for a sign of life
         self._printed = [
             Printed(worker_id, source, self._runs, self._began, self._printed_log)
             for source in ("stdout", "stderr")
@@ -237,8 +236,8 @@ class WorkerProcess:
     # -- what it says
 
     def _received(self, messages: list[Message]) -> None:
-        # Every job comes this way: a cpu worker that has announced itself says nothing more to the pool.
-        if not self._announced or self.kind == "io":
+        # Every job comes this way: a cpu worker that has announced itself says nothing to the pool unless it is asked.
+        if not self._announced or self._pinged or self.kind == "io":
             messages = [
                 message for message in messages if type(message) not in _OURS or not self._handled(message)
             ]
@@ -254,6 +253,7 @@ class WorkerProcess:
 
     def _handled(self, message: Message) -> bool:
         if isinstance(message, Pong):
+            self._pinged = False
             self._pulse.heard()
         elif isinstance(message, Manifest):
             if not self._announced:
@@ -381,18 +381,25 @@ class WorkerProcess:
     # -- its end
 
     def _feel(self, n: int) -> None:
-        """A sign of life is wanted: an answer of the loop; of a cpu worker only that nobody has stopped it, since the
-        code it runs may rightly hold its interpreter for hours.
+        """A sign of life is wanted: an answer of the loop; of a cpu worker one only while it says that it runs nothing,
+        since the code it runs may rightly hold its interpreter for hours. That must just not be stopped by a signal.
         """  # fmt: skip
         if self.kind == "io":
             self.send([Ping(n)])
-        elif not any(map(tree.stopped, self.code_pids)):
+        elif any(map(tree.stopped, self.code_pids)):
+            return
+        elif self.running() is None:
+            # A task may have put something else in the place of the channel: what is sent to it is lost then.
+            self._pinged = True
+            self.send([Ping(n)])
+        else:
             self._pulse.heard()
 
     def _stalled(self) -> None:
-        words = "does not answer" if self.kind == "io" else "was stopped by a signal"
+        mute = self.kind == "cpu" and not any(map(tree.stopped, self.code_pids))
+        words = "does not answer" if self.kind == "io" or mute else "was stopped by a signal"
         self._log.error("{worker} {words}: killed", worker=self.id, words=words, action="worker_stalled")
-        self.destroy("stalled")
+        self.destroy("lost" if mute else "stalled")
 
     def _silent(self) -> None:
         """The channel has come to its end; usually the process is about to be reaped."""
@@ -411,6 +418,8 @@ class WorkerProcess:
         assert self._mark is not None
         mark = self._mark.read()
         attempt = None if mark is None else mark[:2]
+        # One that has ended here counts as well: if its result has not come, it was lost on its way.
+        last = self._mark.last() if self.kind == "cpu" else mark
         self._finish_printed(attempt if self.kind == "cpu" else None)
         self._mark.close()
         self._mark = None
@@ -430,15 +439,12 @@ class WorkerProcess:
             how = "exit"  # by its attempt's own doing
         self._log.info(
             "{worker} {words}",
-            worker=self.id,
-            words=exit_words(end),
-            how=how,
-            running=attempt,
-            action="worker_ended",
-        )
-        blamed = attempt if self.kind == "cpu" or how in ("stalled", "exit") else None
-        began_us = mark[2] if mark is not None and blamed is not None else None
-        self._owner.ended(Death(how, end, blamed, began_us, limit))
+            worker=self.id, words=exit_words(end), how=how, running=attempt, action="worker_ended",
+        )  # fmt: skip
+        if last is None or (self.kind == "io" and how not in ("stalled", "exit")):
+            self._owner.ended(Death(how, end, limit=limit))
+        else:
+            self._owner.ended(Death(how, end, last[:2], last[2], limit))
 
     def _how(self, end: Exit) -> Literal["exit", "killed", "stalled", "lost", "quit"]:
         if self._fate is not None and (end.name == "SIGKILL" or self._fate in ("quit", "lost")):

@@ -1,7 +1,7 @@
 """F2: the heartbeat of a worker: a question every second, and what to do when no answer has come for long.
 
-An io worker answers from its loop, which proves that the loop turns. A cpu worker is only looked at, whether it has
-been stopped: the code it runs may rightly hold its interpreter for hours.
+An io worker answers from its loop, which proves that the loop turns. A cpu worker that runs an attempt is only looked
+at, whether it has been stopped: the code may rightly hold the interpreter for hours. One that runs none answers.
 """
 
 from __future__ import annotations

@@ -229,6 +229,36 @@ def test_no_worker_asks_for_a_moment_that_is_none(again: Again) -> None:
         Deframer(FromWorker).feed(payload(Result(1, 1, 1, 0.5, again=again)))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        Begin(1, 1, 2**62),
+        Begin(1, 1, -1),
+        Begin(2**63, 1, 1),
+        Result(1, 1, 2**63, 0.5),
+        Result(1, 1, 1, nan),
+        Result(1, 1, 1, inf),
+        Log(1, 1, -1, 0, b"{}"),
+        Items(1, 1, "out", 2**63 - 1, 0, b"1"),
+        Returned([(1, 2**63)]),
+    ],
+)
+def test_no_worker_says_a_number_that_the_database_cannot_hold(message: Message) -> None:
+    """A write that fails ends the daemon."""
+    with pytest.raises(FrameError):
+        Deframer(FromWorker).feed(payload(message))
+
+
+def test_parts_whose_message_never_comes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.model.frames.PARTS_MAX_BYTES", 2 * PART_BYTES)
+    deframer = Deframer(FromWorker)
+    whole = encode([Result(1, 1, 1, 0.5, None, 0, bytes(3 * PART_BYTES))])
+    assert [len(deframer.feed(whole)) for _ in range(3)] == [1, 1, 1], "what has come no longer counts"
+    deframer.feed(payload(*[Part(no, 1, bytes(PART_BYTES)) for no in range(2)], parts=True))
+    with pytest.raises(FrameError):
+        deframer.feed(payload(Part(9, 1, b"x"), parts=True))
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused_or_waits_for_more(data: bytes) -> None:
     deframer = Deframer(FromWorker)

@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted
 
 from jobsvc.model.errors import Exit
-from jobsvc.model.frames import Credit, Log, Result
+from jobsvc.model.frames import Credit, Log, Pong, Result
 from jobsvc.model.limits import STREAM_WINDOW_BYTES
 from jobsvc.ports import Death
 from tests.pool.harness import FakeWorker, alive, gone, pause, start
@@ -36,7 +36,8 @@ async def test_a_job_goes_there_and_its_result_comes_back() -> None:
     assert [(result.no, result.body) for result in worker.record.of(Result)] == [(1, b"{}"), (2, body)]
     assert worker.process.pid is not None
     worker.process.dismiss()
-    assert await worker.death() == Death("quit", Exit(code=0))
+    death = await worker.death()
+    assert (death.how, death.exit) == ("quit", Exit(code=0))
     assert worker.process.pid is None
 
 
@@ -170,6 +171,33 @@ async def test_a_cpu_worker_that_is_stopped_is_killed(monkeypatch: pytest.Monkey
     os.kill(worker.process.pid, signal.SIGSTOP)
     death = await worker.death()
     assert (death.how, death.running) == ("stalled", (1, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cpu_worker_that_runs_nothing_and_does_not_answer_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A task has put something else in the place of its channel: what is sent there is lost, and so is its result."""
+    monkeypatch.setattr("jobsvc.pool.pulse.PING_S", 0.01)
+    monkeypatch.setattr("jobsvc.pool.pulse.STALL_S", 0.2)
+    worker = await FakeWorker().started()
+    worker.process.ready()
+    worker.process.send([start("echo")])
+    await worker.record.until(lambda: worker.record.of(Result))
+    await pause(0.4)
+    assert worker.record.deaths == [], "it waits for work, and answers"
+    assert not worker.record.of(Pong), "that is between it and the pool"
+    worker.process.send([start("end_unheard", 2)])
+    death = await worker.death()
+    assert (death.how, death.running) == ("lost", (2, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_attempt_whose_result_was_lost_has_begun() -> None:
+    """Else it would begin again for ever, uncounted: here it is the channel that it has closed."""
+    worker = await FakeWorker().started()
+    worker.process.send([start("end_and_exit")])
+    assert blamed(await worker.death()) == Death("exit", Exit(code=1), (1, 1))
 
 
 @pytest_twisted.ensureDeferred
