@@ -65,8 +65,8 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Two files run at a time (see the Makefile). Those marked go first, in the order of the files: beside them run tests
-    # of commands, clients and the store, which have no daemon.
+    # Two files run at a time (see the Makefile). What is marked goes first, so that beside it run those that are first
+    # by name: tests of commands, clients and the store, which start no daemon.
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
