@@ -16,8 +16,9 @@ SEED   ?=
 JOBS   ?=
 KILLS  ?=
 # Two tests at a time, as most wait for a child or for the disk. The tests of one file share a daemon and stay together;
-# the files go in their own order, which has the long ones before the short (ARGS='-n 0': one after the other).
-AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# the files go in their own order, which has the long ones before the short. A test that hangs or kills its process ends
+# the run: it would be tried again in every process that takes that one's place. (ARGS='-n 0': one after the other.)
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # Where Python is told to keep no compiled code (an empty value is none), each of the hundreds of processes that tests
 # start from this folder would compile jobsvc anew: a second of processor time for each daemon.
