@@ -15,6 +15,14 @@ ARGS   ?=
 SEED   ?=
 JOBS   ?=
 KILLS  ?=
+# Two tests at a time, as most wait for a child or for the disk. The tests of one file share a daemon and stay together;
+# the files go in their own order, which has the long ones before the short. A test that hangs or kills its process ends
+# the run: it would be tried again in every process that takes that one's place. (ARGS='-n 0': one after the other.)
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+# Where Python is told to keep no compiled code (an empty value is none), each of the hundreds of processes that tests
+# start from this folder would compile jobsvc anew: some tenths of a second of processor time for each daemon.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -23,7 +31,7 @@ setup: $(VENV)/.dev ## create .venv with everything for work on jobsvc
 	@echo "ready: $(VENV)"
 
 test: $(VENV)/.dev ## set up and run every test (ARGS='-k name' picks some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
 lint: $(VENV)/.dev ## format, lint, types and floors, without changing a file
 	$(BIN)/ruff format --check

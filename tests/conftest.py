@@ -64,6 +64,12 @@ def pytest_sessionstart() -> None:
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Two files run at a time (see the Makefile). What is marked goes first, so that beside it run those that are first
+    # by name: tests of commands, clients and the store, which start no daemon.
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 def pytest_collection_finish() -> None:
     # What is alive now stays alive: out of the collector's sight, the collection after each test is cheap.
     gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -197,7 +198,15 @@ def tmpfs(folder: Path, size: str) -> Iterator[None]:
 def fill(folder: Path, leave_bytes: int = 0) -> Path:
     """Take up all the space of a file system but so much; the file that does it."""
     ballast = folder / "ballast"
-    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free - leave_bytes)
+        while True:
+            system = os.statvfs(folder)
+            try:
+                os.posix_fallocate(file.fileno(), 0, system.f_bavail * system.f_frsize - leave_bytes)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                # A daemon that works there took some of it after we looked.
+            else:
+                break
     return ballast

@@ -97,6 +97,7 @@ def ended(daemon: Daemon, task: str, *args: Any, **fields: Any) -> dict[str, Any
     return error
 
 
+@pytest.mark.first  # daemons of other tests would take their own kills of the next seconds for the kernel's
 def test_memory_hog_ends_alone(start_daemon: StartDaemon, wheel_env: WheelEnv) -> None:
     """F26: 4 GiB in a memory cgroup of 512 MiB: the job is killed, `crashed` with `exit.oom`, and it counts.
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.tasks import TASKS
-from tests.integration.daemon import ORPHAN_DEADLINE_S, Daemon, running
-from tests.integration.processes import alive, command_line, processes_in, zombies_of
+from tests.integration.daemon import ORPHAN_DEADLINE_S, START_DEADLINE_S, Daemon, running
+from tests.integration.processes import alive, command_line, kill_process, processes_in, zombies_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def test_daemon_and_workers_killed_at_once(start_daemon: StartDaemon) -> None:
     families = start_families(daemon)
     workers = [row["pid"] for row in daemon.get("/v1/workers").json()["workers"] if row["pid"]]
     for pid in (daemon.pid, *workers, families["parent_command"][1][2]):
-        os.kill(pid, signal.SIGKILL)
+        kill_process(pid)  # on a busy machine a worker may have followed its daemon already
     daemon.wait_exit()
     daemon.wait_no_orphans()
     daemon.start()
@@ -130,7 +130,7 @@ def test_guard_that_dies_is_started_again(start_daemon: StartDaemon) -> None:
         os.kill(first, number)  # it does not listen
     os.kill(first, signal.SIGKILL)
     daemon.wait_log("the guard was ended by SIGKILL: it is started again")
-    second = daemon.wait_for("another guard", lambda: guard_of(daemon), ORPHAN_DEADLINE_S)
+    second = daemon.wait_for("another guard", lambda: guard_of(daemon), START_DEADLINE_S)
     assert second != first
     daemon.kill()
     daemon.wait_no_orphans()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,7 +15,7 @@ import pytest
 from tests.integration.daemon import Daemon, WheelEnv, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,12 +42,29 @@ def pip(*args: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder for all processes of one test run: the first that asks has it made, the others wait for it."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each of these processes has a folder of its own in that of the run
+    folder = base / name
+    with (base / f"{name}.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if not lock.read():
+            make(folder)
+            lock.write("made")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this checkout as a release would be."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".")
-    (wheel,) = folder.glob("jobsvc-*.whl")
+
+    def build(folder: Path) -> None:
+        pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".")
+
+    (wheel,) = made_once(tmp_path_factory, "wheel", build).glob("jobsvc-*.whl")
     return wheel
 
 
@@ -56,12 +75,15 @@ def wheel_env(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Whe
     pip brings the dependencies (from its cache, about 8 s). Borrowing the test environment's packages by a
     .pth file would take no time, but would hide a dependency that our metadata forgot.
     """
-    prefix = tmp_path_factory.mktemp("env")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(prefix)], check=True)
-    python = str(prefix / "bin" / "python")
-    lock = str(ROOT / "requirements" / "runtime.txt")
-    pip("--python", python, "install", "--quiet", "--no-compile", "-c", lock, str(wheel_file))
-    return WheelEnv(prefix, wheel_file)
+
+    def install(prefix: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(prefix)], check=True)
+        python = str(prefix / "bin" / "python")
+        pins = str(ROOT / "requirements" / "runtime.txt")
+        # Not compiled: each module is when it is first used, and most never are.
+        pip("--python", python, "install", "--quiet", "--no-compile", "-c", pins, str(wheel_file))
+
+    return WheelEnv(made_once(tmp_path_factory, "env", install), wheel_file)
 
 
 @pytest.fixture

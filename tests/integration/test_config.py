@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.daemon import TASKS_MODULE, Daemon, clean_environ, running
+from tests.integration.daemon import START_DEADLINE_S, TASKS_MODULE, Daemon, clean_environ, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +126,21 @@ def test_files_are_private_from_the_start(daemon: Daemon) -> None:
     assert [path for path in made if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
 
 
+def all_workers_ready(daemon: Daemon) -> bool:
+    """A daemon is ready with the first of them; the doctor remarks on a kind that is still starting."""
+    rows = daemon.workers("io") + daemon.workers("cpu")
+    return {row["kind"] for row in rows if row["state"] == "ready"} == {"io", "cpu"}
+
+
+def is_well(ready: dict[str, str]) -> bool:
+    """What the daemon says of itself: at most that a busy machine has held it up."""
+    held_up = re.fullmatch(r"reactor: \d+ stalls over [^;]*", ready["detail"])
+    return ready["status"] == ("warn" if held_up else "pass")
+
+
 def test_the_doctor_finds_it_well(daemon: Daemon) -> None:
     """Beside a running daemon, in its environment: nothing fails but what this machine's tests bring with them."""
+    daemon.wait_for("workers of each kind", lambda: all_workers_ready(daemon), START_DEADLINE_S)
     code, rows = cli(daemon, "doctor", "--tasks", TASKS_MODULE)
     found = {row["check"]: row for row in rows}
     of_the_machine = {"user", "open-files", "free-space", "memory", "guard"}
@@ -136,20 +150,26 @@ def test_the_doctor_finds_it_well(daemon: Daemon) -> None:
     assert (found["user"]["status"] == "fail") == (os.geteuid() == 0)
     for name in (
         "settings", "config-file", "listeners", "data-dir", "token-file", "data-files", "umask", "worker-env", "http2",
-        "twisted", "kernel", "sqlite", "fsync", "lock", "daemon", "reactor", "token", "host-names", "other-sites",
-        "version", "ready",
+        "twisted", "kernel", "sqlite", "lock", "daemon", "reactor", "token", "host-names", "other-sites",
+        "version",
     ):  # fmt: skip
         assert found[name]["status"] == "pass", found[name]
+    assert found["fsync"]["status"] in {"pass", "warn"}, found[
+        "fsync"
+    ]  # warns of a slow disk, as a busy one is
+    assert found["fsync"]["detail"].endswith(" ms")
+    assert is_well(found["ready"]), found["ready"]
     assert found["database"]["status"] == "n/a"
 
 
 def test_the_doctor_from_another_environment(daemon: Daemon) -> None:
     """An operator's shell knows nothing of the unit's: the running daemon's own settings and token are found."""
+    daemon.wait_for("workers of each kind", lambda: all_workers_ready(daemon), START_DEADLINE_S)
     done = daemon.cli("doctor")
     found = {row["check"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert "of the running daemon" in found["settings"]["detail"]
     assert "APP_*" in found["worker-env"]["detail"]
-    assert found["ready"]["status"] == "pass", found["ready"]
+    assert is_well(found["ready"]), found["ready"]
 
 
 def test_the_doctor_beside_a_wrong_token(daemon: Daemon) -> None:

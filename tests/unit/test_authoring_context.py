@@ -217,7 +217,6 @@ class Broken:
         (msgspec.Raw(b'{\n "a": 1\r\n}'), '{"a":1}'),
         ("line\nbreak\r", '"line\\nbreak\\r"'),
     ],
-    ids=repr,
 )
 def test_what_people_return_has_a_json_form(value: Any, json_text: str) -> None:
     assert encode_result(value).decode() == json_text

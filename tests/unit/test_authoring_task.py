@@ -138,7 +138,6 @@ def test_unknown_argument_of_the_decorator() -> None:
         (thumbnail, "is a task already"),
         (functools.partial(print), "name must be a str"),
     ],
-    ids=repr,
 )
 def test_what_is_no_function_is_refused(thing: Any, words: str) -> None:
     with pytest.raises(TypeError) as refused:
