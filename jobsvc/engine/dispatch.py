@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from jobsvc.engine.board import Active, Board, Seat, TaskState
 from jobsvc.engine.bus import Bus
 from jobsvc.model.crashpoints import crash
+from jobsvc.model.errors import CannotWrite
 from jobsvc.model.frames import Message, Recall, Start
 from jobsvc.model.job import Job, policy_of
 from jobsvc.model.task import Timeouts
@@ -251,9 +252,10 @@ class Dispatcher:
         self._store.claim([claim]).addBoth(answered)
 
     def _claim_failed(self, failure: Failure) -> None:
-        """The jobs are still queued: try again in a while. Where the failure is fatal, the store has said so itself."""
+        """The jobs are still queued: try again in a while. A full disk is told once, by `on_failed`."""
         self._on_failed(failure)
-        self._log.failure("the store failed a claim", failure, action="claim_failed")
+        if not failure.check(CannotWrite):
+            self._log.failure("the store failed a claim", failure, action="claim_failed")
         if self._claim_again is None or not self._claim_again.active():
             self._claim_again = self._clock.callLater(CLAIM_AGAIN_S, self._pump_everything)
 

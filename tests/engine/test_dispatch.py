@@ -290,6 +290,7 @@ def test_timed_jobs_are_not_quick(rig: Rig) -> None:
 
 
 def test_a_claim_that_finds_the_disk_full_is_made_again(slow: Slow, flush_failures: FlushFailures) -> None:
+    """The store tells that the disk is full; not every claim does."""
     rig, store = slow
     rig.engine.submit([rig.job("add", {"a": 1})])
     store.settle_down()
@@ -297,7 +298,7 @@ def test_a_claim_that_finds_the_disk_full_is_made_again(slow: Slow, flush_failur
     store.fail_next()
     store.pump()
     assert worker.handed == {}
-    assert len(flush_failures()) == 1
+    assert flush_failures() == []
     rig.clock.advance(1)
     store.settle_down()
     assert worker.tasks == ["add"]
