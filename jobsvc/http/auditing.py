@@ -314,7 +314,10 @@ class AuditTrail:
         await self._busy
 
 
-def trail_in(folder: Path, boot: str, reactor: Any, now_us: Callable[[], int], store: Store) -> AuditTrail:
+def trail_in(
+    folder: Path, boot: str, reactor: Any, now_us: Callable[[], int], store: Store, keep_days: int
+) -> AuditTrail:
     """The audit log of a data directory, with a thread of its own."""
     thread = NamedPool(reactor, "jobsvc-audit", 1, 1)
-    return AuditTrail(reactor, now_us, thread.run, AuditFile(folder, boot, now_us), store, thread.stop)
+    file = AuditFile(folder, boot, now_us, keep_days=keep_days)
+    return AuditTrail(reactor, now_us, thread.run, file, store, thread.stop)
