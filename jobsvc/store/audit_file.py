@@ -164,9 +164,10 @@ class AuditFile:
         """
         assert self._fd is not None
         os.fsync(self._fd)
-        for number in self._older():
-            _numbered(self.path, number).rename(_numbered(self.path, number + 1))
-        self.path.rename(_numbered(self.path, 1))
+        if self.path.exists():  # otherwise the try before this one came so far, and no further
+            for number in self._older():
+                _numbered(self.path, number).rename(_numbered(self.path, number + 1))
+            self.path.rename(_numbered(self.path, 1))
         old, self._fd = (
             self._fd,
             os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600),

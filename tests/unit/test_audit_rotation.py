@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -167,7 +168,9 @@ class Fate:
         return call
 
 
-@pytest.mark.parametrize("end", [Killed()], ids=["kill"])
+@pytest.mark.parametrize(
+    "end", [Killed(), OSError(errno.EMFILE, "Too many open files")], ids=["kill", "error"]
+)
 def test_whatever_a_rotation_comes_to_the_check_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException
 ) -> None:
