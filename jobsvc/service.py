@@ -164,7 +164,9 @@ class Daemon(Service):
         )
         self._metrics_thread = NamedPool(cast("Any", reactor), "jobsvc-metrics", 1, METRICS_WAITING_MAX)
         self.trail = (
-            trail_in(config.data_dir, self.boot, reactor, now_us, self.store) if config.audit else None
+            trail_in(config.data_dir, self.boot, reactor, now_us, self.store, config.audit_keep)
+            if config.audit
+            else None
         )
         self._file_thread = NamedPool(cast("Any", reactor), "jobsvc-files", 1, FILES_WAITING_MAX)
         self.upkeep = Upkeep(

@@ -25,6 +25,7 @@ from jobsvc.config.settings import LISTEN
 from jobsvc.model.limits import (
     ARGS_CEILING_BYTES,
     ARGS_MAX_BYTES,
+    AUDIT_KEEP_DAYS,
     CPU_MOST_S,
     DRAIN_S,
     KEEP_S,
@@ -41,6 +42,7 @@ THREADS_MAX: Final = 4_096
 SLOTS_MAX: Final = 1_000_000
 DRAIN_MAX_S: Final = 86_400.0
 KEEP_MAX_S: Final = 10 * 366 * 86_400.0
+AUDIT_KEEP_MOST_DAYS: Final = 10 * 366
 RECYCLE_JOBS_MAX: Final = 1_000_000_000
 RECYCLE_AGE_MAX_S: Final = 366 * 86_400.0
 QUEUE_MOST: Final = 1_000_000_000
@@ -215,6 +217,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         repeat=True,
     ),
     Option("audit", "on or off: keep the audit log of changes and refusals [default: on]", SWITCH),
+    Option(
+        "audit-keep",
+        "DAYS that the audit log is kept: whenever its file is full (16 MiB), those with none but older records go. "
+        "No more than 17 files are kept, however young; 0: no bound but that "
+        f"[default: {AUDIT_KEEP_DAYS}]",
+        whole(0, AUDIT_KEEP_MOST_DAYS),
+    ),
     Option(
         "secret-key",
         "FILE with the keys for secret arguments of jobs [default: the credential jobsvc-secret-keys that systemd "

@@ -7,7 +7,15 @@ from typing import Final, Literal
 
 import msgspec
 
-from jobsvc.model.limits import ARGS_MAX_BYTES, DRAIN_S, KEEP_S, LOOP_SLOTS, QUEUE_MAX, THREADS
+from jobsvc.model.limits import (
+    ARGS_MAX_BYTES,
+    AUDIT_KEEP_DAYS,
+    DRAIN_S,
+    KEEP_S,
+    LOOP_SLOTS,
+    QUEUE_MAX,
+    THREADS,
+)
 from jobsvc.model.task import Limits
 from jobsvc.ports import Durability
 
@@ -34,13 +42,14 @@ class ConfigError(ValueError):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one daemon. Sizes in bytes, durations in seconds.
+    """The settings of one daemon. Sizes in bytes, durations in seconds, unless said otherwise.
 
     Attributes:
         config: the file that was read; None when there is none.
         worker_env: names and patterns of the variables that workers get; None: all but the daemon's own.
         queue_max: 0: no bound.
         submit_rate: jobs per second; 0: no bound.
+        audit_keep: days; 0: no bound.
         secret_key: the file with the keys for secret arguments; None only when nobody has looked for its place.
     """
 
@@ -71,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     launcher_prefix: tuple[str, ...] = ()
     worker_env: tuple[str, ...] | None = None
     audit: bool = True
+    audit_keep: int = AUDIT_KEEP_DAYS
     secret_key: Path | None = None
     log_format: LogFormat = "auto"
     log_level: LogLevel = "info"

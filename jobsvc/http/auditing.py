@@ -2,7 +2,7 @@
 
 A record costs the reactor one tuple in a list. Nothing waits for the log: what is told is written within
 `GATHER_S`, on the disk within `SYNC_S`, and the database remembers every `ANCHOR_S` where the log stands. A `kill -9`
-can cost the records of the first, a power cut those of the second.
+can cost the records of the first, a power cut those of the second; either, the counts of the refusals of a minute.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jobsvc.http.request import Request
+from jobsvc.http.tally import Tally
 from jobsvc.model.audit import Entry, Head
 from jobsvc.ports import Store
 from jobsvc.runtime.threads import NamedPool
@@ -36,15 +37,11 @@ WAITING_MAX: Final = 50_000
 TARGET_MAX_CHARS: Final = 200
 """Of what a request names in its path; ids and names of tasks are shorter."""
 WINDOW_S: Final = 60.0
-"""Of refusals, in so much time…"""
-WINDOW_REFUSALS: Final = 10
-"""…so many of one address are written down; the rest as a count at its end…"""
-WINDOW_ADDRESSES: Final = 1_000
-"""…and so many addresses are told apart."""
+"""Refusals are counted for so long; what was not written one by one is then told in few records."""
 REFUSED: Final = frozenset((401, 403, 421, 429))
 """Statuses that say: not you, not so, not now."""
-LEFT_OUT, LOST = "audit.left_out", "audit.lost"
-"""What the log says of itself: refusals that were only counted, records for which there was no room."""
+LOST: Final = "audit.lost"
+"""What the log says of itself: records for which there was no room."""
 
 InThread = Callable[..., Deferred[Any]]
 
@@ -98,7 +95,7 @@ class AuditTrail:
         self._synced_at = self._anchored_at = clock.seconds()
         self._unsynced = False
         self._failing = False
-        self._counts: dict[str, int] = {}  # refusals of this window by address
+        self._tally = Tally()  # of the refusals of this window
         self._window_at: float | None = None
 
     # -- Trail
@@ -113,18 +110,14 @@ class AuditTrail:
         self._put(request, request.route_name, request.target, count, of, decision, request.refusal)
 
     def refused(self, request: Request) -> None:
-        """One record for a refusal of who asked, as long as there are few of that address."""
+        """One record for a refusal of who asked, as long as there are few."""
         if request.code not in REFUSED or request.audited:
             return
         request.audited = True
         if self._window_at is None:
             self._window_at = self._clock.seconds()
-        source = request.client_address
-        if source not in self._counts and len(self._counts) >= WINDOW_ADDRESSES:
-            source = "others"
-        count = self._counts[source] = self._counts.get(source, 0) + 1
-        if count <= WINDOW_REFUSALS:
-            code = request.refusal
+        code = request.refusal
+        if self._tally.admits(request.client_address, code, stranger=request.principal is None):
             what = f"edge.{code}" if request.route_name == "none" else request.route_name
             self._put(request, what, request.target, None, None, "refused", code)
         else:
@@ -256,13 +249,8 @@ class AuditTrail:
 
     def _end_window(self) -> None:
         """Count what was left out."""
-        counts, self._counts, self._window_at = self._counts, {}, None
-        for source, count in counts.items():
-            if count > WINDOW_REFUSALS:
-                left_out = count - WINDOW_REFUSALS
-                self._waiting.append(
-                    Entry(self._now_us(), "daemon", None, source, LEFT_OUT, None, left_out, count, "refused")
-                )
+        tally, self._tally, self._window_at = self._tally, Tally(), None
+        self._waiting.extend(tally.left_out(self._now_us()))
 
     def _flush(self, *, last: bool = False) -> None:
         """Give the thread what waits."""
@@ -326,7 +314,10 @@ class AuditTrail:
         await self._busy
 
 
-def trail_in(folder: Path, boot: str, reactor: Any, now_us: Callable[[], int], store: Store) -> AuditTrail:
+def trail_in(
+    folder: Path, boot: str, reactor: Any, now_us: Callable[[], int], store: Store, keep_days: int
+) -> AuditTrail:
     """The audit log of a data directory, with a thread of its own."""
     thread = NamedPool(reactor, "jobsvc-audit", 1, 1)
-    return AuditTrail(reactor, now_us, thread.run, AuditFile(folder, boot, now_us), store, thread.stop)
+    file = AuditFile(folder, boot, now_us, keep_days=keep_days)
+    return AuditTrail(reactor, now_us, thread.run, file, store, thread.stop)

@@ -31,6 +31,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         count, of: of a bulk upload, accepted jobs and lines; of what was left out, how often.
         decision: `left`: the client left before the reply; whether it took effect is not known here.
         code: of the problem, when refused.
+        addresses: of refusals that were joined, from how many they came.
     """
 
     at: int
@@ -44,10 +45,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     decision: str = "allowed"
     code: str | None = None
     request_id: str | None = None
+    addresses: int | None = None
 
 
-class Record(msgspec.Struct, kw_only=True, rename={"source": "from"}):
-    """One line of the log, without its hash; see `Entry`. `prev` is the hash of the record before it."""
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True, rename={"source": "from"}):
+    """One line of the log, without its hash; see `Entry`.
+
+    `prev` is the hash of the record before it. `addresses` stands only where there are some: so old logs are read too.
+    """
 
     seq: int
     at: str
@@ -59,6 +64,7 @@ class Record(msgspec.Struct, kw_only=True, rename={"source": "from"}):
     target: str | None
     count: int | None
     of: int | None
+    addresses: int | None = None
     decision: str
     code: str | None
     request_id: str | None
@@ -87,7 +93,7 @@ def chained(head: Head, boot: str, entry: Entry, *, skip: int = 0) -> tuple[byte
         Record(
             seq=seq, at=_when(entry.at), boot=boot, who=entry.who, tenant=entry.tenant, source=entry.source,
             what=entry.what, target=entry.target, count=entry.count, of=entry.of, decision=entry.decision,
-            code=entry.code, request_id=entry.request_id, prev=head.hash,
+            code=entry.code, request_id=entry.request_id, addresses=entry.addresses, prev=head.hash,
         )
     )  # fmt: skip
     digest = sha256(head.hash.encode() + body).hexdigest()

@@ -106,6 +106,8 @@ DRAIN_S = 30.0
 GRACE_S = 5.0
 QUEUE_MAX = 1_000_000
 """Jobs of one tenant that may wait: as many as one bulk upload brings, a gigabyte of small ones on the disk."""
+AUDIT_KEEP_DAYS = 90
+"""Of the audit log: a quarter, as long as tokens that have ended are listed."""
 THREADS = 32
 LOOP_SLOTS = 4_096
 HEARTBEAT_S = 15.0

@@ -1,4 +1,4 @@
-"""F2: the files of the audit log: appended to, never rewritten; rotated by size with the chain going on.
+"""F2: the files of the audit log: appended to, never rewritten; rotated by size with the chain going on, kept by age.
 
 Blocking; every method runs on one thread at a time, never the reactor's. `audit.log` is the newest, `audit.log.1` the
 one before. A line that a crash cut off stays as it is, and the next record says so.
@@ -7,21 +7,26 @@ one before. A line that a crash cut off stays as it is, and the next record says
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from jobsvc.model.audit import BrokenRecord, Entry, Head, Record, chained, read_record
-from jobsvc.model.limits import MIB
+from jobsvc.model.audit import BrokenRecord, Entry, Head, chained, read_record
+from jobsvc.model.clock import time_text
+from jobsvc.model.limits import AUDIT_KEEP_DAYS, MIB
 from jobsvc.store.files import flush
 
 AUDIT_FILE: Final = "audit.log"
 FILE_MAX_BYTES: Final = 16 * MIB
-"""Of one file, about 50,000 records; then the next is begun."""
+"""Of one file, about 35,000 records; then the next is begun, and it is looked which are old enough to go."""
 FILES_KEPT: Final = 16
 """Files beside the newest; the oldest is removed when there are more: a quarter of a gigabyte in all."""
+NUMBERS: Final = 2
+"""Times as many numbers as files that are kept are ours: a crash between the new file and the removal of the oldest
+leaves one too many. A file with a number far beyond, such as a date, was made by somebody else, and stays."""
+_DAY_US: Final = 86_400 * 1_000_000
 TAIL_BYTES: Final = 64 * 1024
 """Read of the end of a file at a start: any record is far shorter."""
 TORN, BROKEN, GAP, ROTATED = "audit.torn", "audit.broken", "audit.gap", "audit.rotated"
@@ -34,7 +39,8 @@ class AuditFile:
 
     Args:
         boot: this start of the daemon, in every record.
-        now_us: the wall clock, for what the log says of itself.
+        now_us: the wall clock, for what the log says of itself, and for what is old.
+        keep_days: files whose records are all older go; 0: none does for its age.
     """
 
     def __init__(
@@ -45,12 +51,14 @@ class AuditFile:
         *,
         max_bytes: int = FILE_MAX_BYTES,
         kept: int = FILES_KEPT,
+        keep_days: int = AUDIT_KEEP_DAYS,
     ) -> None:
         self.path = folder / AUDIT_FILE
         self._boot = boot
         self._now_us = now_us
         self._max_bytes = max_bytes
         self._kept = kept
+        self._keep_us = keep_days * _DAY_US
         self._fd: int | None = None
         self._size = 0
         self.head = Head()
@@ -149,23 +157,48 @@ class AuditFile:
         self.dirty = True
 
     def _rotate(self) -> None:
+        """Begin the next file.
+
+        What is not kept goes last, when the record that tells where the log now begins is on the disk: whatever happens
+        in between, more is there than that record says, never less.
+        """
         assert self._fd is not None
         os.fsync(self._fd)
-        _numbered(self.path, self._kept).unlink(missing_ok=True)
-        for number in range(self._kept - 1, 0, -1):
-            with suppress(FileNotFoundError):
+        if self.path.exists():  # otherwise the try before this one came so far, and no further
+            for number in self._older():
                 _numbered(self.path, number).rename(_numbered(self.path, number + 1))
-        self.path.rename(_numbered(self.path, 1))
+            self.path.rename(_numbered(self.path, 1))
         old, self._fd = (
             self._fd,
             os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600),
         )
         os.close(old)
         self._size = 0
-        line, head = chained(self.head, self._boot, self._own(ROTATED, _first_kept(self.path)))
+        older = self._older()
+        going = self._going(older)
+        first = _first_of(_numbered(self.path, number) for number in older[len(going) :])
+        own = self._own(ROTATED, str(self.head.seq + 1 if first is None else first))
+        line, head = chained(self.head, self._boot, own)
         self._write(line)
         self.head = head
+        os.fdatasync(self._fd)
         flush(self.path.parent)
+        for number in going:
+            _numbered(self.path, number).unlink(missing_ok=True)
+
+    def _older(self) -> list[int]:
+        """The numbers of the files before the newest, oldest first."""
+        return [n for n in range(NUMBERS * self._kept, 0, -1) if _numbered(self.path, n).exists()]
+
+    def _going(self, older: Sequence[int]) -> list[int]:
+        """Those that are not kept: too many, or too old. The first that stays ends them, so that there is no hole."""
+        bound = time_text(self._now_us() - self._keep_us) if self._keep_us else ""
+        going: list[int] = []
+        for number in older:
+            if number <= self._kept and _ended_at(_numbered(self.path, number)) >= bound:
+                break
+            going.append(number)
+        return going
 
 
 def files(path: Path) -> list[Path]:
@@ -204,11 +237,17 @@ def _last_good(lines: Sequence[bytes]) -> tuple[Head, bool]:
     return Head(), not lines
 
 
-def _first_kept(path: Path) -> str | None:
-    """Number of the oldest record that is still there, as text."""
-    found: Record | None = None
-    for file in files(path):
-        with file.open("rb") as opened, suppress(BrokenRecord):
-            found, _ = read_record(opened.readline())
-            break
-    return None if found is None else str(found.seq)
+def _ended_at(path: Path) -> str:
+    """The time of the last record of a file; later than any when nothing in its end is a record."""
+    for line in reversed(_tail(path).split(b"\n")):
+        with suppress(BrokenRecord):
+            return read_record(line)[0].at
+    return "~"
+
+
+def _first_of(paths: Iterable[Path]) -> int | None:
+    """Number of the oldest record in these files, oldest first; None when there is none."""
+    for path in paths:
+        with path.open("rb") as opened, suppress(BrokenRecord):
+            return read_record(opened.readline())[0].seq
+    return None

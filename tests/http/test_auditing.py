@@ -9,49 +9,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
-from jobsvc.http.api import Api, build_site
-from jobsvc.http.auditing import AGAIN_S, ANCHOR_S, GATHER_S, WINDOW_REFUSALS, WINDOW_S, AuditTrail
+from jobsvc.http.auditing import AGAIN_S, ANCHOR_S, GATHER_S, AuditTrail
 from jobsvc.model.audit import Entry, Head
 from jobsvc.store.audit_check import AuditReport, check
 from jobsvc.store.audit_file import AuditFile
 from jobsvc.store.folder import FolderRefused
 from jobsvc.store.sqlite import SqliteStore
+from tests.http.audited import Audited
 from tests.http.house import House
-from tests.http.wire import TOKEN
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-
-
-class Audited(House):
-    """A daemon in memory whose audit log is real."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.file = AuditFile(folder, self.boot, self.now_us)
-        self.trail = AuditTrail(self.clock, self.now_us, execute, self.file, self.store)
-        self.site = build_site(self.engine, self, self.clock, execute, token=TOKEN, trail=self.trail)
-        assert isinstance(self.site.application, Api)
-        self.api = self.site.application
-        self.run(self.trail.begin())
-        self.run(self.api.edge.registry.load())
-
-    def run(self, coroutine: Any) -> None:
-        done: list[object] = []
-        Deferred.fromCoroutine(coroutine).addBoth(done.append)
-        assert done == [None]
-
-    def records(self) -> list[dict[str, Any]]:
-        self.after(GATHER_S)
-        return [msgspec.json.decode(line) for line in (self.folder / "audit.log").read_bytes().splitlines()]
-
-    def last(self) -> dict[str, Any]:
-        return self.records()[-1]
 
 
 @pytest.fixture
@@ -152,17 +123,6 @@ def test_who_is_refused_is_written(house: Audited, headers: dict[str, str], what
     house.ask("GET", "/v1/jobs", headers=headers)
     record = house.last()
     assert (record["what"], record["decision"], record["from"]) == (what, "refused", "127.0.0.1")
-
-
-def test_a_flood_of_refusals_is_counted(house: Audited) -> None:
-    """Ten of an address are written, the others as one number at the end of the minute."""
-    for _ in range(WINDOW_REFUSALS + 25):
-        house.ask("POST", "/v1/jobs", {"task": "echo"}, {"Authorization": "Bearer wrong"})
-    assert len(house.records()) == WINDOW_REFUSALS
-    house.after(WINDOW_S)
-    record = house.last()
-    assert (record["what"], record["count"], record["from"]) == ("audit.left_out", 25, "127.0.0.1")
-    assert len(house.records()) == WINDOW_REFUSALS + 1
 
 
 def test_what_no_request_did_is_written(house: Audited) -> None:

@@ -80,6 +80,9 @@ def test_sizes_of_memory(text: str, size: int) -> None:
         ("worker-env", "JOBSVC_TOKEN"),
         ("worker-env", "NOTIFY_SOCKET"),
         ("audit", "perhaps"),
+        ("audit-keep", "-1"),
+        ("audit-keep", "90d"),
+        ("audit-keep", "1000000"),
         ("secret-key", "~nobody-of-this-name/keys"),
         ("log-format", "xml"),
         ("log-level", "warning"),
@@ -157,15 +160,15 @@ def test_options_of_the_front_door() -> None:
         True,
         None,
     )
-    assert (config.queue_max, config.submit_rate) == (1_000_000, 0.0)
+    assert (config.queue_max, config.submit_rate, config.audit_keep) == (1_000_000, 0.0, 90)
     assert (config.log_format, config.log_level) == ("auto", "info")
     given = {
-        "tasks": ["t"], "behind-proxy": "1", "audit": "off", "queue-max": "0", "submit-rate": "2.5",
+        "tasks": ["t"], "behind-proxy": "1", "audit": "off", "audit-keep": "0", "queue-max": "0", "submit-rate": "2.5",
         "log-format": "json", "log-level": "debug", "worker-env": ["AWS_*", "LC_ALL"], "secret-key": "/etc/keys",
     }  # fmt: skip
     config = build(given, {})
     assert (config.behind_proxy, config.audit, config.worker_env) == (True, False, ("AWS_*", "LC_ALL"))
-    assert (config.queue_max, config.submit_rate) == (0, 2.5)
+    assert (config.queue_max, config.submit_rate, config.audit_keep) == (0, 2.5, 0)
     assert (config.log_format, config.log_level) == ("json", "debug")
     assert config.secret_key == Path("/etc/keys")
 

@@ -44,6 +44,7 @@ recycle_rss = "1G"
 reload = true
 worker_env = []
 audit = false
+audit_keep = 30
 secret_key = "/srv/keys"
 log_format = "human"
 log_level = "warn"
@@ -89,7 +90,8 @@ def test_every_option_can_stand_in_a_file(place: Place) -> None:
         threads=5, loop_slots=7, durability="process", args_max=1024**2, queue_max=0, submit_rate=12.5, drain_s=4.0,
         keep_s=86400.5, max_rss=512 * 1024**2, max_cpu_s=60, max_open_files=256, max_file_size=4096,
         launcher_prefix=("bwrap", "--dev-bind", "/", "/"), recycle_jobs=9, recycle_age=60.0, recycle_rss=1024**3,
-        reload=True, worker_env=(), audit=False, secret_key=Path("/srv/keys"), log_format="human", log_level="warn",
+        reload=True, worker_env=(), audit=False, audit_keep=30, secret_key=Path("/srv/keys"), log_format="human",
+        log_level="warn",
     )  # fmt: skip
     plain = build({"tasks": ["t"]}, {"HOME": "/h"})
     for option in SETTINGS:
