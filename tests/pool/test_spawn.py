@@ -137,13 +137,13 @@ async def test_what_is_over_before_it_is_heard_of(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("asked", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_no_process_is_to_be_had(monkeypatch: pytest.MonkeyPatch, *, asked: bool) -> None:
+async def test_what_cannot_be_started(monkeypatch: pytest.MonkeyPatch, *, asked: bool) -> None:
     """The job says so, nothing has begun, and every descriptor is given back. Later starts go on."""
     gate = threading.Event()
 
     def refused(*_: object) -> int:
         assert gate.wait(WAIT_S)
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
     engine = Engine()
     engine.define("true", "true")
@@ -159,7 +159,7 @@ async def test_no_process_is_to_be_had(monkeypatch: pytest.MonkeyPatch, *, asked
         error = (await engine.result(2)).error
     assert error is not None
     assert error.kind == ("cancelled" if asked else "crashed")
-    assert "true could not be started: [Errno 11] Resource temporarily unavailable" in error.message
+    assert "true could not be started: [Errno 7] Argument list too long" in error.message
     assert descriptors() == before
     assert not [begin for begin in engine.of(Begin) if begin.no == 2]
     engine.worker.send([start("true", 3, executor="command")])
