@@ -18,6 +18,8 @@ _OWN_FOLDERS = tuple(os.path.join(_PACKAGE_FOLDER, name, "") for name in ("worke
 """Frames of files in here are ours, not the author's; they are left out of tracebacks."""
 
 
+TYPE_MAX_CHARS = 1_024
+"""Of the name of an exception's class: made-up classes can have any, and every reply with the job shows it."""
 USED_UP = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
@@ -44,21 +46,26 @@ def exit_status(error: SystemExit) -> int:
 
 
 def type_name(error: BaseException) -> str:
-    """Qualified name of its class, without `builtins.`."""
+    """Qualified name of its class, without `builtins.`, cut."""
     cls = type(error)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return _encodable(name[:TYPE_MAX_CHARS])
+
+
+def _encodable(text: str) -> str:
+    """What goes to the daemon must be encodable, whatever an author put in."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def words_of(error: BaseException, veil: Veil | None = None) -> str:
     """Its message, cut; an exception that cannot be printed does not make another one."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - any author's __str__
+    except BaseException:  # noqa: BLE001 - any author's __str__
         return f"<{type_name(error)} without printable message>"
     if veil is not None:
         text = veil.text(text)  # before it is cut: half a secret would not be found
-    # What goes to the daemon must be encodable, whatever an author put in.
-    return text[:MESSAGE_MAX_CHARS].encode("utf-8", "backslashreplace").decode()
+    return _encodable(text[:MESSAGE_MAX_CHARS])
 
 
 def traceback_text(error: BaseException, veil: Veil | None = None) -> str | None:
@@ -69,11 +76,11 @@ def traceback_text(error: BaseException, veil: Veil | None = None) -> str | None
         found = traceback.TracebackException.from_exception(error, compact=True)
         _strip(found, set())
         text = "".join(found.format())
-    except Exception:  # noqa: BLE001 - an author's __str__, source files that changed, no memory: the error itself counts
+    except BaseException:  # noqa: BLE001 - an author's __str__, source files that changed, no memory: the error itself counts
         return None
     if veil is not None:
         text = veil.text(text)
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _encodable(text)
     return text if len(text) <= TRACEBACK_MAX_CHARS else "…" + text[1 - TRACEBACK_MAX_CHARS :]
 
 

@@ -113,7 +113,9 @@ def run(codes: Mapping[str, Code], port: Port) -> Ending:
         if code.kind == "generator":
             value = _stream(value, port)
         return None, result_text(value), None
-    except Exception as error:  # noqa: BLE001 - whatever authors raise
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever authors raise, asyncio's CancelledError too: it is an end
         return raised(error, port, codes)
 
 
@@ -148,7 +150,20 @@ def result_text(value: Any) -> bytes:
 
 
 def raised(error: BaseException, port: Port, codes: Mapping[str, Code]) -> Ending:
-    """How the attempt ended, by what was raised."""
+    """How the attempt ended, by what was raised. Raises nothing, whatever the author's class does when it is looked at:
+    an attempt without an end would never leave its slot.
+    """  # fmt: skip
+    try:
+        return _judged(error, port, codes)
+    except BaseException:  # noqa: BLE001 - as above
+        return (
+            JobError("task_error", message="the task raised an exception that cannot be looked at"),
+            b"",
+            None,
+        )
+
+
+def _judged(error: BaseException, port: Port, codes: Mapping[str, Code]) -> Ending:
     if isinstance(error, Snooze):
         return None, b"", Again("snooze", error.after_s, None if error.at is None else time_us(error.at))
     if isinstance(error, Retry):

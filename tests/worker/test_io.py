@@ -103,6 +103,22 @@ def test_exit_of_a_child_task_ends_its_own_attempt_only(io: WorkerHarness) -> No
     assert io.value("plain", 1, executor="loop") == 1
 
 
+def test_whatever_a_thread_raises_ends_its_attempt(io: WorkerHarness) -> None:
+    """Else it would take the thread with it, and its job would neither end nor could it be stopped."""
+    kinds = {
+        what: io.run("thread_throws", what, executor="thread").error
+        for what in ("CancelledError", "GeneratorExit", "Unlookable")
+    }
+    types = {what: (error.kind, error.type) for what, error in kinds.items() if error is not None}
+    assert types == {
+        "CancelledError": ("task_error", "asyncio.exceptions.CancelledError"),
+        "GeneratorExit": ("task_error", "GeneratorExit"),
+        "Unlookable": ("task_error", None),
+    }
+    assert io.value("thread_name")
+    assert io.quit()[0] == 0
+
+
 def test_mark_names_who_holds_up_the_loop(io: WorkerHarness, tmp_path: Path) -> None:
     """While a step of a coroutine runs, the mark names its attempt; when the loop rests, nobody."""
     hog = io.start("hog", str(tmp_path / "go"), executor="loop")

@@ -63,6 +63,14 @@ def deep(n: int) -> int:
 
 
 @task(executor="process")
+def throws(helper: bool) -> None:
+    """Raises what no `except Exception` catches; with a thread left behind for which Python would wait at its exit."""
+    if helper:
+        threading.Thread(target=threading.Event().wait).start()
+    raise GeneratorExit("over")
+
+
+@task(executor="process")
 def leave(code: int) -> None:
     """Asks the process to exit."""
     print("last words", end="")

@@ -207,6 +207,30 @@ def thread_count(n: int) -> Generator[int, None, int]:
     return n
 
 
+class _Unlooked(type):
+    """Cannot even be asked for its name."""
+
+    def __getattribute__(cls, name: str) -> object:
+        if name == "__qualname__":
+            raise asyncio.CancelledError
+        return super().__getattribute__(name)
+
+
+class Unlookable(Exception, metaclass=_Unlooked):
+    """See its class."""
+
+
+THROWN: dict[str, type[BaseException]] = {
+    "CancelledError": asyncio.CancelledError, "GeneratorExit": GeneratorExit, "Unlookable": Unlookable,
+}  # fmt: skip
+
+
+@task
+def thread_throws(what: str) -> None:
+    """Raises what no `except Exception` catches, or what cannot be shown."""
+    raise THROWN[what]
+
+
 @task
 def thread_exit() -> None:
     """Asks the process to exit."""
