@@ -180,6 +180,15 @@ def test_endless_recursion_is_the_tasks_error(cpu: WorkerHarness) -> None:
     assert cpu.value("add", 1, 1) == 2
 
 
+@pytest.mark.parametrize("helper", [False, True])
+def test_whatever_is_raised_ends_the_attempt_alone(cpu: WorkerHarness, helper: bool) -> None:
+    """Ending the process by it would wait for every thread that the task has started: for ever."""
+    error = cpu.run("throws", helper).error
+    assert error is not None
+    assert (error.kind, error.type, error.message) == ("task_error", "GeneratorExit", "over")
+    assert cpu.value("add", 1, 1) == 2
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_exit_ends_the_process(cpu: WorkerHarness, code: int) -> None:
     """A task that exits takes its process along, without a result; its last words and the mark stay."""
