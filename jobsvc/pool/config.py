@@ -8,7 +8,7 @@ import msgspec
 
 from jobsvc.model.limits import LOOP_SLOTS, THREADS
 from jobsvc.model.task import NO_LIMITS, Limits
-from jobsvc.pool.process import HostKind, Plan
+from jobsvc.pool.plan import HostKind, Plan
 from jobsvc.pool.recycle import Recycling
 
 KINDS: tuple[HostKind, ...] = ("io", "cpu")

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import select
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
-import msgspec
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -34,9 +32,10 @@ from jobsvc.pool import tree, usage
 from jobsvc.pool.channel import Channel
 from jobsvc.pool.child import Child
 from jobsvc.pool.exits import exit_within, exit_words
-from jobsvc.pool.launcher import PACKAGE_DIR, Launcher
+from jobsvc.pool.launcher import Launcher
 from jobsvc.pool.limits import Over
 from jobsvc.pool.mark import Mark
+from jobsvc.pool.plan import CHANNEL_FD, MARK_FD, Plan
 from jobsvc.pool.printed import Printed
 from jobsvc.pool.pulse import Pulse
 from jobsvc.pool.worker_limits import WorkerLimits, own_limits
@@ -48,49 +47,6 @@ QUIT_S = 5.0
 """From `Quit` to the kill: nothing that counts runs any more, but a given-up thread may hold the process."""
 SILENT_EXIT_S = 1.0
 """From the end of the channel to the kill: a process that exits closes its descriptors a moment before it is reaped."""
-
-CHANNEL_FD = 3
-MARK_FD = 4
-"""Where a worker finds them; 0, 1 and 2 are what they always are."""
-
-HostKind = Literal["io", "cpu"]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What every worker of a kind is told at its start."""
-
-    kind: HostKind
-    boot: str
-    modules: tuple[str, ...]
-    path: tuple[str, ...]
-    slots: Mapping[str, int]
-
-    def less(self, without: frozenset[str]) -> Plan:
-        """The same without these modules."""
-        if not without:
-            return self
-        kept = tuple(module for module in self.modules if module not in without)
-        return msgspec.structs.replace(self, modules=kept)
-
-    def argv(self) -> list[str]:
-        """The command line of the worker's program."""
-        config = {
-            "kind": self.kind,
-            "boot": self.boot,
-            "modules": self.modules,
-            "path": self.path,
-            "package_dir": str(PACKAGE_DIR),
-            "channel": CHANNEL_FD,
-            "mark": MARK_FD,
-            "threads": self.slots.get("thread", 0),
-        }
-        return [
-            sys.executable,
-            "-m",
-            f"jobsvc.worker.{self.kind}",
-            "--config",
-            msgspec.json.encode(config).decode(),
-        ]
 
 
 class Owner(Protocol):

@@ -16,7 +16,7 @@ from jobsvc.model.task import TaskSpec
 from jobsvc.pool.config import KINDS
 from jobsvc.pool.generation import Generation, ModuleLoadError
 from jobsvc.pool.modules import Code, Modules, differences
-from jobsvc.pool.process import HostKind
+from jobsvc.pool.plan import HostKind
 from jobsvc.pool.roster import Roster
 from jobsvc.pool.slot import Slot
 from jobsvc.runtime.waiting import Background, Waiters

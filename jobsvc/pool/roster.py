@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from jobsvc.pool.generation import Generation, ModuleLoadError
 from jobsvc.pool.modules import Code, Modules
-from jobsvc.pool.process import HostKind
+from jobsvc.pool.plan import HostKind
 from jobsvc.pool.slot import Slot
 from jobsvc.runtime.waiting import Waiters
 

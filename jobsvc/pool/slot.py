@@ -18,7 +18,8 @@ from jobsvc.pool.backoff import Backoff
 from jobsvc.pool.breaker import ModuleFault
 from jobsvc.pool.exits import exit_words
 from jobsvc.pool.modules import Code, code_of
-from jobsvc.pool.process import HostKind, Owner, WorkerProcess
+from jobsvc.pool.plan import HostKind
+from jobsvc.pool.process import Owner, WorkerProcess
 from jobsvc.pool.recycle import Wear
 from jobsvc.pool.trial import Trial
 from jobsvc.ports import Death, WorkerListener

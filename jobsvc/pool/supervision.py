@@ -24,7 +24,8 @@ from jobsvc.pool.generation import Generation
 from jobsvc.pool.guard import Guard
 from jobsvc.pool.launcher import Launcher, child_environment
 from jobsvc.pool.modules import Code, Modules
-from jobsvc.pool.process import HostKind, Owner, WorkerProcess
+from jobsvc.pool.plan import HostKind
+from jobsvc.pool.process import Owner, WorkerProcess
 from jobsvc.pool.recycle import Recycler
 from jobsvc.pool.renewal import ReloadReport, Renewal
 from jobsvc.pool.roster import Roster

@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from jobsvc.model.frames import Items, Log, Manifest, Message, Start
 from jobsvc.pool.descriptors import IPoolReactor
 from jobsvc.pool.launcher import PACKAGE_DIR, Launcher, Sweep, child_environment
-from jobsvc.pool.process import HostKind, Plan, WorkerProcess
+from jobsvc.pool.plan import HostKind, Plan
+from jobsvc.pool.process import WorkerProcess
 from jobsvc.pool.spawn import Spawner
 from jobsvc.ports import Death
 from jobsvc.runtime.waiting import Waiters

@@ -17,7 +17,8 @@ from jobsvc.model.task import TaskSpec
 from jobsvc.pool.backoff import RESTART_BASE_S
 from jobsvc.pool.config import PoolConfig
 from jobsvc.pool.generation import ModuleLoadError
-from jobsvc.pool.process import HostKind, Owner, WorkerProcess
+from jobsvc.pool.plan import HostKind
+from jobsvc.pool.process import Owner, WorkerProcess
 from jobsvc.pool.renewal import ReloadReport
 from jobsvc.pool.supervision import Pool
 from jobsvc.ports import Death, Worker, WorkerKind
