@@ -39,6 +39,9 @@ DEATH_S = 1.0
 """How long killed processes may take to end; one stuck in the kernel never runs its own code again anyhow."""
 LOOK_S = 0.002
 """Pause between two looks whether they have ended."""
+EXEC_LOOKS_MAX = 50
+"""How often a process that is just becoming another program is looked at again: it shows no environment for some
+microseconds, or as long as a busy machine makes it wait in that."""
 COMMAND_BYTES = 65_536
 STANDARD_MAX = 2
 """The last of stdin, stdout and stderr."""
@@ -56,25 +59,49 @@ def numbers() -> set[int]:
 
 def marks_of(pid: int) -> Marks:
     """Our marks in the environment it was started with; none when it has ended or may not be looked at."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - as above
-            text = file.read()
-    except OSError:
-        return frozenset()
-    if BOOT not in text:
+    text = environment(pid)
+    for _ in range(EXEC_LOOKS_MAX):
+        if text is None or text:
+            break
+        becoming = in_exec(pid)
+        text = environment(pid)  # also when it is over: that may have been since the last look
+        if not becoming:
+            break
+        pause(LOOK_S)
+    if text is None or BOOT not in text:
         return frozenset()  # nearly all of the machine's processes
     return frozenset(entry for entry in text.split(b"\0") if entry.startswith((BOOT, NODE, WORKER)))
 
 
-def birth(pid: int) -> tuple[int, int] | None:
-    """When it was started, and its parent; None when it has ended, zombies among them."""
+def environment(pid: int) -> bytes | None:
+    """What it was started with, for a moment of its start empty; None when it has ended or may not be looked at."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - as above
+            return file.read()
+    except OSError:
+        return None
+
+
+def in_exec(pid: int) -> bool:
+    """Whether it is becoming another program at this very moment: it has memory, and no environment yet."""
+    fields = stat(pid)
+    return fields is not None and fields[20] != b"0" and fields[48] == b"0"
+
+
+def stat(pid: int) -> list[bytes] | None:
+    """Fields 3 and up of /proc/PID/stat; None when it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - as above
             # The command's name stands in brackets and may hold any character.
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else (int(fields[19]), int(fields[1]))
+
+
+def birth(pid: int) -> tuple[int, int] | None:
+    """When it was started, and its parent; None when it has ended, zombies among them."""
+    fields = stat(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else (int(fields[19]), int(fields[1]))
 
 
 def children(pid: int) -> list[int]:
